@@ -1,0 +1,1 @@
+"""unspool: long text, unabridged."""

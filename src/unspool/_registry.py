@@ -1,0 +1,40 @@
+"""Names that people type, and where what they name lives.
+
+Values are "module:attribute" strings, resolved on first use, so that listing names imports
+nothing. Other distributions add entries through entry points of group `unspool.<kind>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from unspool.errors import ConfigError
+
+_TABLES: dict[str, dict[str, str]] = {
+    "reader": {
+        "bm25": "unspool.reading.bm25:Bm25Reader",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """Every name of a kind, sorted."""
+    return sorted({*_TABLES.get(kind, {}), *(e.name for e in entry_points(group=f"unspool.{kind}"))})
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The object that a name stands for; an unknown name lists the nearest ones."""
+    target = _TABLES.get(kind, {}).get(name)
+    if target is not None:
+        module, attribute = target.split(":")
+        return getattr(import_module(module), attribute)
+    for entry in entry_points(group=f"unspool.{kind}"):
+        if entry.name == name:
+            return entry.load()
+    known = names(kind)
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
+    raise ConfigError(f"There is no {kind} called {name!r}. {hint}")
