@@ -1,0 +1,106 @@
+"""The native engine: one class over the shards of one tier, and the builder of one shard.
+
+Symbols are external values: bytes 0-255, or token ids. -1 is the end of a document.
+A query is str (UTF-8), bytes, or a C-contiguous uint32 array of symbols (the only form that a
+token index takes). Every call releases the GIL and polls for signals and the deadline.
+Documents are numbered inside their shard; offsets are in symbols of the forward document.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Query: TypeAlias = str | bytes | NDArray[np.uint32]
+
+FORMAT_VERSION: int
+
+def build_shard(
+    out: str,
+    *,
+    tier: str,  # "fm" or "sa"
+    width: int,  # bytes per stored symbol in the spool: 1, 2 or 4 (little-endian)
+    pieces: Sequence[tuple[str, int, int]],  # (file, byte offset, byte length), concatenated
+    lengths: NDArray[np.uint64],  # symbols of each document, in order; no separators in the spool
+    sa_sample: int = 32,
+    isa_sample: int = 64,
+    sections: Sequence[tuple[str, bytes]] = (),  # opaque, name of at most 8 ASCII characters
+    progress: Callable[[str, float], None] | None = None,  # (stage, fraction), at most 10 a second
+) -> dict[str, Any]:
+    """Write one shard file atomically (temporary name, fsync, rename).
+
+    Returns symbols, documents, rows, alphabet, bytes_file, seconds by stage. The bytes depend on
+    the input alone.
+    """
+
+def shard_memory(tier: str, width: int, symbols: int, documents: int) -> int:
+    """Peak bytes that build_shard needs for so many symbols."""
+
+def crc32c(data: bytes, seed: int = 0) -> int: ...
+def suffix_array(symbols: NDArray[np.uint32], wide: bool = False) -> NDArray[np.int64]:
+    """Suffix array of symbols (a suffix that is a prefix of another sorts first); for tests."""
+
+def set_deadline(seconds: float | None) -> None:
+    """Native calls of this thread that run past so many seconds from now raise DeadlineExceeded."""
+
+class Index:
+    """Shards of one tier, opened by mmap (or read into memory) and asked in lock-step."""
+
+    def __init__(self, paths: Sequence[str], ram: bool = False) -> None:
+        """Checks magic, version, lengths and section table; raises IndexCorrupt, IndexVersion."""
+    @staticmethod
+    def open_v4(directory: str, width: int) -> Index:
+        """An infini-gram v4 directory, as an sa tier; every pointer is checked when used."""
+    def close(self) -> None: ...
+    @property
+    def num_shards(self) -> int: ...
+    def info(self, shard: int) -> dict[str, Any]:
+        """tier, width, symbols, documents, alphabet, sa_sample, isa_sample, bytes_file, sections
+        (name -> bytes)."""
+    def section(self, shard: int, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """A checked copy of (part of) an opaque section."""
+    def warm(self) -> None: ...
+    def verify(self, shard: int) -> list[str]:
+        """Read every byte; the errors found, none if sound."""
+    def count(self, query: Query) -> int: ...
+    def count_batch(self, queries: Sequence[Query]) -> NDArray[np.int64]: ...
+    def ranges(self, query: Query) -> list[tuple[int, int]]:
+        """Rows [lo, hi) of each shard whose suffixes begin with the query."""
+    def ranges_batch(self, queries: Sequence[Query]) -> NDArray[np.uint64]:
+        """[queries, shards, 2]"""
+    def locate(
+        self, shard: int, rows: NDArray[np.uint64], length: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Document and start offset of matches of `length` symbols that lie on these rows."""
+    def extract(self, shard: int, document: int, start: int, end: int) -> bytes:
+        """Symbols [start, end) of a document, `width` bytes each, little-endian."""
+    def document_length(self, shard: int, document: int) -> int: ...
+    def document_lengths(self, shard: int) -> NDArray[np.uint64]: ...
+    def next(self, query: Query) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """count(query), the symbols that follow it (ascending, -1 first), and their counts."""
+    def next_batch(
+        self, queries: Sequence[Query]
+    ) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]: ...
+    def prob(self, query: Query, symbol: int) -> tuple[int, int]:
+        """count(query), count of query followed by symbol (-1: end of document)."""
+    def prob_batch(
+        self, queries: Sequence[Query], symbols: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """[queries, 2]"""
+    def longest_suffix(self, query: Query) -> tuple[int, int]:
+        """Symbols in the longest suffix that occurs in some shard, and its count over all."""
+    def infgram(self, query: Query) -> tuple[int, int, NDArray[np.int64], NDArray[np.int64]]:
+        """suffix length, its count, next symbols, their counts."""
+    def infgram_batch(
+        self, queries: Sequence[Query]
+    ) -> list[tuple[int, int, NDArray[np.int64], NDArray[np.int64]]]: ...
+    def infgram_prob(self, query: Query, symbol: int) -> tuple[int, int, int]:
+        """suffix length, its count, count of it followed by symbol."""
+    def infgram_prob_batch(
+        self, queries: Sequence[Query], symbols: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """[queries, 3]"""
+    def longest_matches(self, text: Query) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each start the length of the longest match that occurs in some shard, and the count
+        over all shards of that match where it is maximal (not inside the previous one), else -1."""
