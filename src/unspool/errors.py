@@ -82,6 +82,13 @@ class BudgetError(UnspoolError, ValueError):
     """A memory budget is too small for the work."""
 
 
-
 class DeadlineExceeded(UnspoolError, TimeoutError):
     """A query did not end before its deadline."""
+
+
+class StorageError(UnspoolError, OSError):
+    """A disk is full, read-only, or refuses to be written."""
+
+
+class WorkerLost(UnspoolError, RuntimeError):
+    """A worker process of a build died."""
