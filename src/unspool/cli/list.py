@@ -45,11 +45,13 @@ def _systems(json: bool) -> None:
 def _names(kind: str, json: bool) -> None:
     from unspool import _registry
 
-    names = _registry.names(kind)
-    for name in names:
-        if json:
-            emit_json({"kind": kind, "name": name})
-    if not json and names:
-        emit_table(["name"], ([name] for name in names))
-    if not names:
+    # A reader picks what a model reads, a method changes how it reads: --method takes both.
+    kinds = ("reader", "method") if kind == "method" else (kind,)
+    rows = [(each, name) for each in kinds for name in _registry.names(each)]
+    if json:
+        for each, name in rows:
+            emit_json({"kind": each, "name": name})
+    elif rows:
+        emit_table(["name", "kind"], ([name, each] for each, name in rows))
+    if not rows:
         message(f"There is no {kind} yet.")
