@@ -49,7 +49,7 @@ def ensure() -> Path:
             subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
     libraries = next(root.glob("usr/lib/*/libsdsl.a")).parent
     include = next((root / "usr/include").glob("*/divsufsort.h")).parent
-    command = ["g++", "-std=c++14", "-O3", "-march=native", "-DNDEBUG", "-w", str(SOURCE)]
+    command = ["g++", "-std=c++17", "-O3", "-march=native", "-DNDEBUG", "-w", str(SOURCE)]
     command += ["-I", str(root / "usr/include"), "-I", str(include), str(libraries / "libsdsl.a")]
     command += [str(libraries / f"libdivsufsort{bits}.so.3") for bits in ("", "64")]
     subprocess.run([*command, f"-Wl,-rpath,{libraries}", "-o", str(program())], check=True)
