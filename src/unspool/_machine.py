@@ -94,9 +94,8 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
-def commit() -> str | None:
-    """The commit this code was checked out at, `+changes` if files differ; None if installed."""
-    root = Path(__file__).parents[2]
+def commit(root: Path) -> str | None:
+    """The commit of the checkout at `root`, `+changes` if code differs; None if there is none."""
     if not (root / ".git").exists():
         return None
     git = ("git", "-C", str(root))

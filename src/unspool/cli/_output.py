@@ -23,7 +23,7 @@ _QUIET_SECONDS = 10.0
 """Between two plain progress lines when stderr is a file or a pipe."""
 
 
-def human_bytes(num_bytes: float) -> str:
+def human_bytes(num_bytes: int | float) -> str:
     """Bytes in the largest binary unit that keeps the number at 1 or more: `1.5 GiB`."""
     value = float(num_bytes)
     for unit in _UNITS[:-1]:
@@ -33,17 +33,17 @@ def human_bytes(num_bytes: float) -> str:
     return f"{value:.1f} {_UNITS[-1]}"
 
 
-def human_number(value: float) -> str:
+def human_number(value: int | float) -> str:
     """A whole number with thousands separators, anything else with three significant digits."""
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
     return f"{value:,.3g}"
 
 
-def human_seconds(seconds: float) -> str:
+def human_seconds(seconds: int | float) -> str:
     """A duration as a person would say it: `0.4 ms`, `3.2 s`, `4 min 07 s`, `2 h 05 min`."""
     if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
+        return f"{seconds * 1e6:.3g} µs"
     if seconds < 1:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 60:
@@ -162,23 +162,29 @@ def stdout_console() -> Console:
 class Progress(Protocol):
     """How a long call says where it is."""
 
-    def update(self, done: float, *, total: float | None = None, stage: str | None = None) -> None:
+    def update(
+        self, done: int | float, *, total: int | float | None = None, stage: str | None = None
+    ) -> None:
         """So much is done, of so much, in this stage. Cheap: may be called for every record."""
 
 
 class _Silent:
-    def update(self, done: float, *, total: float | None = None, stage: str | None = None) -> None:
+    def update(
+        self, done: int | float, *, total: int | float | None = None, stage: str | None = None
+    ) -> None:
         return None
 
 
 class _Lines:
     """Plain lines for a log: at most one every ten seconds, none for work that ends sooner."""
 
-    def __init__(self, label: str, unit: str, total: float | None) -> None:
+    def __init__(self, label: str, unit: str, total: int | float | None) -> None:
         self.label, self.unit, self.total = label, unit, total
         self.started = self.last = time.monotonic()
 
-    def update(self, done: float, *, total: float | None = None, stage: str | None = None) -> None:
+    def update(
+        self, done: int | float, *, total: int | float | None = None, stage: str | None = None
+    ) -> None:
         self.total = total if total is not None else self.total
         now = time.monotonic()
         if now - self.last < _QUIET_SECONDS:
@@ -202,7 +208,9 @@ class _Bar:
         self.bar, self.task, self.label, self.unit = bar, task, label, unit
         self.started, self.last = time.monotonic(), 0.0
 
-    def update(self, done: float, *, total: float | None = None, stage: str | None = None) -> None:
+    def update(
+        self, done: int | float, *, total: int | float | None = None, stage: str | None = None
+    ) -> None:
         now = time.monotonic()
         if now - self.last < 0.1 and (total is None or done < total):
             return
@@ -216,7 +224,7 @@ class _Bar:
         self.bar.update(self.task, **fields)
 
 
-def _amount(value: float, unit: str) -> str:
+def _amount(value: int | float, unit: str) -> str:
     if not unit:
         return f"{value:.0%}"
     return human_bytes(value) if unit == "B" else f"{human_number(round(value))} {unit}"
@@ -224,7 +232,7 @@ def _amount(value: float, unit: str) -> str:
 
 @contextmanager
 def progress(
-    label: str, *, total: float | None = None, unit: str = "", quiet: bool = False
+    label: str, *, total: int | float | None = None, unit: str = "", quiet: bool = False
 ) -> Iterator[Progress]:
     """Show on stderr how far a call has come, with its rate and the time left.
 
