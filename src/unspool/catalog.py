@@ -148,7 +148,7 @@ def proofs(folder: Path | None = None) -> dict[str, tuple[Proof, ...]]:
 
 
 def _proof(row: Mapping[str, Any]) -> Proof:
-    figures = row["figures"]
+    figures = [figure for figure in row["figures"] if figure["met"] is not None]
     return Proof(
         claim=row["claim"],
         met=bool(row["met"]),
