@@ -1,0 +1,162 @@
+"""`load_model`: one way to every model, embedded, local, from the Hugging Face hub or served."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from unspool._optional import require
+from unspool.errors import BackendError, ConfigError, PathNotFound
+from unspool.types import LanguageModel
+
+_KEYS = ("UNSPOOL_API_KEY", "OPENAI_API_KEY")
+_DTYPES = ("float32", "bfloat16", "float16")
+_SMALL = 1_500_000_000
+"""Parameters up to which a model is widened to float32 on a CPU, where it is exact and fast."""
+
+
+def load_model(
+    name: str | None = None,
+    *,
+    endpoint: str | None = None,
+    api_key: str | None = None,
+    dtype: str | None = None,
+    device: str = "auto",
+) -> LanguageModel:
+    """Load a language model.
+
+    Args:
+        name: A Hugging Face id, a folder with a model, or the name that an endpoint serves it
+            under; None: the embedded SmolLM2-135M-Instruct, or the endpoint's only model.
+        endpoint: Base address of an OpenAI-compatible server, `http://localhost:8000/v1`.
+        api_key: For the endpoint; None: from `UNSPOOL_API_KEY`, else `OPENAI_API_KEY`. It is never
+            printed or logged.
+        dtype: "float32", "bfloat16" or "float16"; None: float32 for small models on a CPU, the
+            checkpoint's own otherwise.
+        device: "auto" (CUDA if there is one, else the CPU) or a torch device.
+
+    Raises:
+        ConfigError: An argument has a value that cannot work.
+        PathNotFound: `name` is a path, and there is nothing.
+        BackendError: The model cannot be had or read, or the endpoint does not answer.
+        MissingExtra: A package of `unspool[read]` is not installed.
+    """
+    if endpoint is not None:
+        from unspool.backends.endpoint import EndpointModel
+
+        key = api_key or next((os.environ[k] for k in _KEYS if os.environ.get(k)), None)
+        return EndpointModel(endpoint, model=name, api_key=key)
+    if dtype is not None and dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}.")
+    torch = require("torch", extra="read", purpose="Running a model")
+    require("transformers", extra="read", purpose="Running a model")
+    place = _device(torch, device)
+    kind = getattr(torch, dtype) if dtype else None
+    if name is None:
+        from unspool.backends.embedded import load_embedded
+
+        return load_embedded(dtype=kind, device=place)
+    return _pretrained(name, torch, kind, place)
+
+
+def _device(torch: Any, device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={device!r} was asked for, and torch finds no CUDA here.")
+    return str(device)
+
+
+def _pretrained(name: str, torch: Any, dtype: Any, device: str) -> LanguageModel:
+    from unspool.backends.transformers import TransformersModel
+
+    path = Path(name).expanduser()
+    local = path.is_dir()
+    if not local:
+        _check_id(name, path)
+    model, tokenizer = _from_cache_or_hub(str(path) if local else name, local, dtype or "auto")
+    if dtype is None and device == "cpu" and model.num_parameters() <= _SMALL:
+        model = model.float()
+    try:
+        model = model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise BackendError(
+            f"{name} does not fit into the memory of {device}. Choose a smaller model or "
+            f"device='cpu'."
+        ) from error
+    return TransformersModel(model, tokenizer, name=_identity(name, path, local, model))
+
+
+def _check_id(name: str, path: Path) -> None:
+    if path.is_file():
+        raise ConfigError(
+            f"{name} is a file; give the folder that holds config.json, the weights as safetensors "
+            f"and the tokenizer."
+        )
+    if name.startswith((".", "~", os.sep)) or name.count("/") > 1 or name.endswith("/"):
+        raise PathNotFound(f"There is no model folder at {name}. Check the path.")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+        raise ConfigError(
+            f"{name!r} is neither a folder nor a Hugging Face id, which looks like OWNER/NAME."
+        )
+
+
+def _from_cache_or_hub(source: str, local: bool, dtype: Any) -> tuple[Any, Any]:
+    """Model and tokenizer, from this machine if they are on it, else from the hub."""
+    try:
+        return _read(source, dtype, offline=True)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
+        first = error
+    if local:
+        raise BackendError(
+            f"The model in {Path(source).name} cannot be read: {_gist(first)} It needs "
+            f"config.json, weights as safetensors (pickled weights are never loaded) and a "
+            f"tokenizer."
+        ) from first
+    try:
+        return _read(source, dtype, offline=False)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
+        raise BackendError(
+            f"The model {source!r} is not on this machine and could not be fetched: "
+            f"{_gist(error)} Check the name and the network, run 'hf download {source}' where "
+            f"there is one, or leave --model out to use the embedded model."
+        ) from error
+
+
+def _read(source: str, dtype: Any, *, offline: bool) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from unspool.backends.embedded import quiet_loading
+
+    with quiet_loading():
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, local_files_only=offline, use_safetensors=True
+        )
+    return model, tokenizer
+
+
+def _gist(error: BaseException) -> str:
+    """The first sentence of an error of another library, without its advice."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def _identity(name: str, path: Path, local: bool, model: Any) -> str:
+    """Name and revision: the hub's commit, or a digest of a folder's configuration and sizes."""
+    if not local:
+        return f"{name}@{getattr(model.config, '_commit_hash', None) or 'unknown'}"
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*")):
+        if file.name == "config.json" or file.name.startswith("tokenizer"):
+            digest.update(file.read_bytes())
+        elif file.suffix == ".safetensors":
+            digest.update(f"{file.name}:{file.stat().st_size}".encode())
+    return f"{path.resolve().name}@{digest.hexdigest()[:12]}"

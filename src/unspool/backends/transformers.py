@@ -1,0 +1,305 @@
+"""A transformers model as a `LanguageModel`: exact counts, and a shared prompt is read once.
+
+What: greedy or sampled decoding in a plain loop over the model's own cache, and scoring of
+continuations that share one prompt. Prompts are run one at a time, so no padding enters a count.
+Source: the `LanguageModel` protocol of `unspool.types`; transformers' cache classes.
+Differs from `model.generate`: no generation processors; logits are computed for the last position
+only (`logits_to_keep`); special-token strings inside chat contents are encoded as plain text, since
+a text that is read must not be able to end its own turn.
+Cost: one pass over the prompt, one pass a written token. `logprobs` reads a prompt once for any
+number of continuations and holds logits for the positions that it scores, no others.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unspool._machine import peak_rss
+from unspool._overflow import Shortened, fit
+from unspool.backends.prompts import check_request, encode_continuation, encode_prompt
+from unspool.errors import BackendError, ConfigError, InputError
+from unspool.types import Generation, Overflow, Prompt, Scored, Usage
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TransformersModel:
+    """A causal language model of transformers behind the `LanguageModel` protocol."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, window: int | None = None) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: A causal language model of transformers, on its device, in its dtype.
+            tokenizer: The tokenizer that belongs to it.
+            name: Identity and revision, as results should state it.
+            window: Most tokens of prompt and answer together; None: what the configuration says.
+        """
+        self.model = model.eval()
+        self._tokenizer = tokenizer
+        self._name = name
+        config = (
+            model.config.get_text_config() if hasattr(model.config, "get_text_config") else None
+        )
+        said = getattr(config, "max_position_embeddings", None)
+        self._window = window if window is not None else said
+        self._ends = _end_tokens(model, tokenizer)
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @property
+    def name(self) -> str:
+        """Identity and revision."""
+        return self._name
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers that belongs to the model."""
+        return self._tokenizer
+
+    @property
+    def window(self) -> int | None:
+        """Most tokens of prompt and answer together; None: no limit."""
+        return self._window
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_overflow: Overflow = "error",
+    ) -> list[Generation]:
+        """Continue each prompt.
+
+        Args:
+            prompts: Texts, sent as they are, or lists of chat messages.
+            max_tokens: Most tokens to write, the end token included.
+            stop: The answer ends before the first of these strings.
+            temperature: 0 is greedy; otherwise tokens are drawn, each prompt from the same seed.
+            seed: Of the draws.
+            on_overflow: What to do with a prompt that leaves no room for `max_tokens`.
+
+        Raises:
+            OverflowPolicyError: A prompt is too long and may not be shortened.
+            ConfigError: A setting has a value that cannot work.
+            BackendError: The device ran out of memory.
+        """
+        check_request(prompts, max_tokens, stop, temperature)
+        limit = self._room(max_tokens)
+        return [
+            self._generate_one(prompt, max_tokens, stop, temperature, seed, limit, on_overflow)
+            for prompt in prompts
+        ]
+
+    def logprobs(
+        self, prompt: Prompt, continuations: Sequence[str], *, on_overflow: Overflow = "error"
+    ) -> list[Scored]:
+        """Score each continuation after the prompt, in nats.
+
+        A continuation is tokenised together with the prompt where that leaves the prompt's tokens
+        as they are, else alone. The prompt is read once, and its tokens are counted in the usage
+        of the first result, so that the usages add up to what was read.
+
+        Raises:
+            InputError: The prompt has no tokens to condition on.
+            OverflowPolicyError: Prompt and continuation are longer than the window.
+        """
+        import torch
+
+        started = time.perf_counter()
+        if not continuations:
+            return []
+        self._reset_peak()
+        ids = encode_prompt(self._tokenizer, prompt)
+        if not ids:
+            raise InputError("The prompt has no tokens: give at least one to condition on.")
+        tails = [encode_continuation(self._tokenizer, prompt, ids, c) for c in continuations]
+        prompt_fit = fit(
+            ids, self._room(max(map(len, tails))), on_overflow, what="The shared prompt"
+        )
+        with torch.inference_mode():
+            logits, cache = self._prefill(prompt_fit.ids)
+            scored = []
+            for number, tail in enumerate(tails):
+                per_token, greedy = self._score(tail, logits, cache)
+                shared = len(ids) if number == 0 else 0
+                dropped = prompt_fit.dropped if number == 0 else 0
+                now = time.perf_counter()
+                usage = Usage(
+                    input_tokens=shared + len(tail),
+                    read_tokens=shared - dropped + len(tail),
+                    dropped_tokens=dropped,
+                    seconds=now - started,
+                    peak_bytes=self._peak(),
+                )
+                scored.append(Scored(sum(per_token), tuple(per_token), greedy, usage))
+                started = now
+        return scored
+
+    def _room(self, needed: int) -> int | None:
+        """Tokens of a prompt that fit beside `needed` tokens of answer."""
+        if self._window is None:
+            return None
+        if needed >= self._window:
+            raise ConfigError(
+                f"{self._name} has a window of {self._window:,} tokens, and {needed:,} for the "
+                f"answer leave no room for a prompt. Ask for fewer."
+            )
+        return self._window - needed
+
+    def _generate_one(
+        self,
+        prompt: Prompt,
+        max_tokens: int,
+        stop: Sequence[str],
+        temperature: float,
+        seed: int,
+        limit: int | None,
+        on_overflow: Overflow,
+    ) -> Generation:
+        import torch
+
+        started = time.perf_counter()
+        self._reset_peak()
+        ids = encode_prompt(self._tokenizer, prompt)
+        if not ids:
+            raise InputError("The prompt has no tokens: give at least one to continue.")
+        kept = fit(ids, limit, on_overflow, what="The prompt")
+        pick = _Picker(temperature, seed)
+        with torch.inference_mode():
+            logits, cache = self._prefill(kept.ids)
+            token = pick(logits)
+            first = time.perf_counter() - started
+            written = [token]
+            text, reason = self._ending(written, stop)
+            while reason is None and len(written) < max_tokens:
+                logits, cache = self._forward([token], cache, keep=1)
+                token = pick(logits[0, -1])
+                written.append(token)
+                text, reason = self._ending(written, stop)
+        if reason is None:
+            text, reason = self._decode(written), "length"
+        usage = self._usage(ids, kept, len(written), started)
+        return Generation(text, reason, usage, first)
+
+    def _ending(self, written: list[int], stop: Sequence[str]) -> tuple[str, str | None]:
+        """The text and why it ends here, if it does."""
+        if written[-1] in self._ends:
+            return self._decode(written[:-1]), "stop"
+        if not stop:
+            return "", None
+        # A stop string spans at most its own length in tokens, plus one cut at either end.
+        tail = written[-(max(map(len, stop)) + 8) :]
+        if not any(s in self._decode(tail) for s in stop):
+            return "", None
+        text = self._decode(written)
+        ends = [text.find(s) for s in stop if s in text]
+        return (text[: min(ends)], "stop") if ends else ("", None)
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(
+            self._tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _prefill(self, ids: list[int]) -> tuple[torch.Tensor, Any]:
+        logits, cache = self._forward(ids, None, keep=1)
+        return logits[0, -1], cache
+
+    def _forward(self, ids: list[int], cache: Any, *, keep: int) -> tuple[torch.Tensor, Any]:
+        import torch
+
+        inputs = torch.tensor([ids], device=self.model.device)
+        options: dict[str, Any] = {"logits_to_keep": keep} if self._keeps_logits else {}
+        try:
+            out = self.model(inputs, past_key_values=cache, use_cache=True, **options)
+        except torch.OutOfMemoryError as error:
+            raise BackendError(
+                f"{self._name} ran out of memory on {self.model.device} with {len(ids):,} new "
+                f"tokens. Read fewer tokens, or load the model with dtype='bfloat16'."
+            ) from error
+        return out.logits[:, -keep:], out.past_key_values
+
+    def _score(self, tail: list[int], first: torch.Tensor, cache: Any) -> tuple[list[float], bool]:
+        import torch
+
+        if not tail:
+            return [], True
+        rows = first.unsqueeze(0)
+        if len(tail) > 1:
+            scratch, undo = _scratch(cache, len(tail) - 1)
+            more, _ = self._forward(tail[:-1], scratch, keep=len(tail) - 1)
+            rows = torch.cat([rows, more[0]])
+            undo()
+        table = torch.log_softmax(rows.float(), dim=-1)
+        targets = torch.tensor(tail, device=table.device)
+        picked = table.gather(1, targets[:, None])[:, 0]
+        greedy = bool((table.argmax(-1) == targets).all())
+        return [float(x) for x in picked.tolist()], greedy
+
+    def _usage(self, ids: list[int], kept: Shortened, output: int, started: float) -> Usage:
+        return Usage(
+            input_tokens=len(ids),
+            read_tokens=len(kept.ids),
+            dropped_tokens=kept.dropped,
+            output_tokens=output,
+            seconds=time.perf_counter() - started,
+            peak_bytes=self._peak(),
+        )
+
+    def _reset_peak(self) -> None:
+        if self.model.device.type == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.model.device)
+
+    def _peak(self) -> int:
+        """Peak bytes on the device; on a CPU, of the whole process since it started."""
+        if self.model.device.type == "cuda":
+            import torch
+
+            return int(torch.cuda.max_memory_allocated(self.model.device))
+        return peak_rss()
+
+
+class _Picker:
+    """The next token from logits: the largest, or drawn with a seed of its own."""
+
+    def __init__(self, temperature: float, seed: int) -> None:
+        import torch
+
+        self.temperature = temperature
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, logits: torch.Tensor) -> int:
+        import torch
+
+        if self.temperature == 0:
+            return int(logits.argmax(-1))
+        # On the CPU in float64, so that one seed gives one text on every device.
+        chances = torch.softmax(logits.double().cpu() / self.temperature, dim=-1)
+        return int(torch.multinomial(chances, 1, generator=self.generator))
+
+
+def _scratch(cache: Any, new_tokens: int) -> tuple[Any, Any]:
+    """A cache to write a continuation into, and what to call when it has been scored."""
+    from transformers.cache_utils import DynamicLayer
+
+    layers = getattr(cache, "layers", None)
+    if layers and all(type(layer) is DynamicLayer for layer in layers):
+        return cache, lambda: cache.crop(-new_tokens)
+    return copy.deepcopy(cache), lambda: None  # a window or a state cannot be taken back
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = list(said) if isinstance(said, (list, tuple)) else [said]
+    return frozenset(e for e in [*ends, tokenizer.eos_token_id] if e is not None)
