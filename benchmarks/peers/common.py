@@ -1,7 +1,8 @@
 """What every peer script shares: the workload on disk, the clock, and one JSON line of results.
 
 Runs in the peers' environment, so it imports nothing of the project. A peer script is called as
-`PEER.py build WORKLOAD OUT` and `PEER.py query WORKLOAD OUT`.
+`PEER.py build WORKLOAD OUT` and `PEER.py query WORKLOAD OUT PART`, where PART is `counts`, `prob`,
+`next` or `locate`; a query prints the microseconds of each call as `micros`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 Build = Callable[[Path, Path], dict[str, Any]]
-Query = Callable[[dict[str, Any], Path], dict[str, Any]]
+Query = Callable[[dict[str, Any], Path, str], dict[str, Any]]
 
 
 def peak_bytes() -> int:
@@ -48,6 +49,18 @@ def timed(call: Callable[[Any], Any], arguments: list[Any]) -> tuple[list[float]
     return micros, results
 
 
+def counted(call: Callable[[Any], int], queries: list[Any]) -> dict[str, Any]:
+    micros, counts = timed(call, queries)
+    return {"micros": micros, "facts": {"hits": int(sum(counts))}}
+
+
+def located(call: Callable[[Any], int], queries: list[Any]) -> dict[str, Any]:
+    """`call` returns how many hits it located; the time is that of one hit."""
+    micros, hits = timed(call, queries)
+    each = [t / max(n, 1) for t, n in zip(micros, hits, strict=True)]
+    return {"micros": each, "facts": {"hits": int(sum(hits))}}
+
+
 def main(build: Build, query: Query) -> None:
     verb, workload, out = sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]).resolve()
     if verb == "build":
@@ -58,7 +71,7 @@ def main(build: Build, query: Query) -> None:
         result["peak_bytes"] = peak_bytes()
     else:
         asked = json.loads((workload / "workload.json").read_text(encoding="utf-8"))
-        result = query(asked, out)
+        result = query(asked, out, sys.argv[4])
         result["rss_bytes"] = peak_bytes()
     sys.stdout.write("\n" + json.dumps(result) + "\n")
     sys.stdout.flush()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import folder_bytes, main, timed
+from common import counted, folder_bytes, located, main, timed
 
 WORKERS = int(os.environ.get("INFINI_GRAM_WORKERS", "1"))
 CPUS = 2
@@ -35,35 +35,30 @@ def build(workload: Path, out: Path) -> dict[str, Any]:
     return {"bytes": folder_bytes(out / "index"), "workers": WORKERS, "cpus": CPUS}
 
 
-def query(asked: dict[str, Any], out: Path) -> dict[str, Any]:
+def query(asked: dict[str, Any], out: Path, part: str) -> dict[str, Any]:
     from infini_gram.engine import InfiniGramEngine
 
     engine = InfiniGramEngine(
         index_dir=str(out / "index"), eos_token_id=0, vocab_size=255, token_dtype="u8"
     )
-    queries = [list(q.encode()) for q in asked["counts"]]
+    if part == "counts":
+        return counted(lambda q: engine.count(q)["count"], [list(q.encode()) for q in asked[part]])
     prompts = [(list(p.encode()), n) for p, n in asked["prompts"][:300]]
-    micros, counts = timed(lambda q: engine.count(q)["count"], queries)
-    prob, answers = timed(lambda p: engine.infgram_prob(p[0], p[1]), prompts)
-    following, _ = timed(lambda p: engine.infgram_ntd(p[0], max_support=1000), prompts)
-    longest = [a["suffix_len"] for a in answers]
-    found = [engine.find(list(q.encode()))["segment_by_shard"] for q in asked["locate"]]
+    if part == "prob":
+        micros, found = timed(lambda p: engine.infgram_prob(p[0], p[1]), prompts)
+        return {"micros": micros, "facts": {"suffix": sum(a["suffix_len"] for a in found)}}
+    if part == "next":  # its largest support: exact where the count is at most that
+        micros, found = timed(lambda p: engine.infgram_ntd(p[0], max_support=1_000_000), prompts)
+        return {"micros": micros, "facts": {"suffix": sum(a["suffix_len"] for a in found)}}
+    segments = [engine.find(list(q.encode()))["segment_by_shard"] for q in asked["locate"]]
 
-    def documents(segments: list[tuple[int, int]]) -> int:
-        wanted = [(s, r) for s, (lo, hi) in enumerate(segments) for r in range(lo, hi)][:1000]
+    def documents(found: list[tuple[int, int]]) -> int:
+        wanted = [(s, r) for s, (lo, hi) in enumerate(found) for r in range(lo, hi)][:1000]
         for shard, rank in wanted:  # its call for many ranks fails in this release
             engine.get_doc_by_rank(s=shard, rank=rank, max_disp_len=1)
         return len(wanted)
 
-    locate, hits = timed(documents, found[:5])
-    return {
-        "count_micros": micros,
-        "counts": counts,
-        "infgram_prob_micros": prob,
-        "suffix_lengths": longest,
-        "infgram_next_micros": following,
-        "locate_micros_per_hit": [t / max(n, 1) for t, n in zip(locate, hits, strict=True)],
-    }
+    return located(documents, segments)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import main, timed
+from common import counted, main
 from tokengrams import MemmapIndex
 
 
@@ -17,10 +17,9 @@ def build(workload: Path, out: Path) -> dict[str, Any]:
     return {"bytes": sum((out / n).stat().st_size for n in ("tokens.bin", "table.bin"))}
 
 
-def query(asked: dict[str, Any], out: Path) -> dict[str, Any]:
+def query(asked: dict[str, Any], out: Path, part: str) -> dict[str, Any]:
     index = MemmapIndex(str(out / "tokens.bin"), str(out / "table.bin"), vocab=256)
-    micros, counts = timed(index.count, [list(q.encode()) for q in asked["counts"]])
-    return {"count_micros": micros, "counts": counts}
+    return counted(index.count, [list(q.encode()) for q in asked[part]])
 
 
 if __name__ == "__main__":

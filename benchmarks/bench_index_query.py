@@ -1,0 +1,193 @@
+"""Queries of the index from Python, one call at a time and in batches, beside the peers.
+
+Each run is a fresh process that opens the index, calls every eighth query once, then times each
+call by itself; the figure is the median call in microseconds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.bench_index_build import ours
+from benchmarks.index_data import Workload
+from benchmarks.index_peers import register_query_peers
+from benchmarks.registry import Timed, benchmark
+
+TESTS = ("tests/native/test_native_queries.py", "tests/native/test_native_shards.py")
+SWEEP = {"tier": ("fm", "sa"), "corpus": ("docs",), "megabytes": (200,)}
+BATCH = 1000
+EXTRACT = 512
+
+
+def opened(corpus: str, megabytes: int, tier: str) -> tuple[Any, Workload]:
+    """Our index of a workload, as built with two workers."""
+    import unspool
+
+    workload = Workload.make(corpus, megabytes)
+    directory = workload.ours(tier, "32-64")
+    if not (directory / "manifest.json").exists():
+        ours(corpus, megabytes, tier, 2, "4GiB", "32-64").call()
+    return unspool.open_index(directory), workload
+
+
+def timed(call: Callable[[Any], Any], arguments: list[Any]) -> tuple[list[float], list[Any]]:
+    """Microseconds and result of each call, after every eighth was called once to warm up."""
+    for argument in arguments[::8]:
+        call(argument)
+    micros, results = [], []
+    clock = time.perf_counter_ns
+    for argument in arguments:
+        start = clock()
+        result = call(argument)
+        micros.append((clock() - start) / 1000)
+        results.append(result)
+    return micros, results
+
+
+def _shards(ix: Any) -> int:
+    return int(ix.num_shards)
+
+
+@benchmark(
+    "index-count",
+    tests=TESTS,
+    against=("infini-gram", "fm-index", "pydivsufsort", "sdsl-rrr127", "sdsl-hyb16"),
+    sweep=SWEEP,
+    unit="µs",
+    fresh=True,
+    runs=5,
+)
+def index_count(tier: str, corpus: str, megabytes: int) -> Timed:
+    """One count of a str, over lengths 4, 8, 16, 32 and 64 in equal shares."""
+    ix, workload = opened(corpus, megabytes, tier)
+
+    def call() -> dict[str, Any]:
+        micros, counts = timed(ix.count, workload.asked["counts"])
+        by_length: dict[int, list[float]] = {}
+        for query, took in zip(workload.asked["counts"], micros, strict=True):
+            by_length.setdefault(len(query.encode()), []).append(took)
+        facts = {f"micros_{n}": statistics.median(v) for n, v in sorted(by_length.items())}
+        return {"value": statistics.median(micros), "hits": sum(counts), **facts}
+
+    return Timed(call)
+
+
+@benchmark("index-count-batch", tests=TESTS, sweep=SWEEP, unit="µs", fresh=True, runs=5)
+def index_count_batch(tier: str, corpus: str, megabytes: int) -> Timed:
+    """The same counts in batches of 1,000: time of a batch over its queries."""
+    ix, workload = opened(corpus, megabytes, tier)
+    queries = workload.asked["counts"]
+    batches = [queries[i : i + BATCH] for i in range(0, len(queries), BATCH)]
+
+    def call() -> float:
+        ix.count_batch(queries[::8])
+        micros, _ = timed(ix.count_batch, batches)
+        return statistics.median(micros) / BATCH
+
+    return Timed(call)
+
+
+@benchmark(
+    "index-infgram-prob",
+    tests=TESTS,
+    against=("infini-gram",),
+    sweep=SWEEP,
+    unit="µs",
+    fresh=True,
+    runs=5,
+)
+def index_infgram_prob(tier: str, corpus: str, megabytes: int) -> Timed:
+    """∞-gram probability of the byte after a 64-byte prompt cut from documents not indexed."""
+    ix, workload = opened(corpus, megabytes, tier)
+    prompts = [(p, n) for p, n in workload.asked["prompts"]]
+    return Timed(lambda: statistics.median(timed(lambda p: ix.infgram(p[0], p[1]), prompts)[0]))
+
+
+@benchmark(
+    "index-next", tests=TESTS, against=("infini-gram",), sweep=SWEEP, unit="µs", fresh=True, runs=5
+)
+def index_next(tier: str, corpus: str, megabytes: int) -> Timed:
+    """Exact distribution of the next byte after the longest known suffix of such a prompt."""
+    ix, workload = opened(corpus, megabytes, tier)
+    prompts = [p for p, _ in workload.asked["prompts"]]
+    return Timed(lambda: statistics.median(timed(ix.infgram, prompts)[0]))
+
+
+@benchmark(
+    "index-locate",
+    tests=TESTS,
+    against=("infini-gram", "fm-index", "sdsl-rrr127", "sdsl-hyb16"),
+    sweep=SWEEP,
+    unit="µs",
+    fresh=True,
+    runs=5,
+)
+def index_locate(tier: str, corpus: str, megabytes: int) -> Timed:
+    """Document and offset of every hit of strings with 1,000 to 20,000 hits: time of one hit."""
+    import numpy as np
+
+    ix, workload = opened(corpus, megabytes, tier)
+    native = ix.native
+
+    def locate(query: str) -> int:
+        found = 0
+        for shard, (lo, hi) in enumerate(native.ranges(query)):
+            rows = np.arange(lo, hi, dtype=np.uint64)
+            found += len(native.locate(shard, rows, len(query.encode()))[0])
+        return found
+
+    def call() -> dict[str, Any]:
+        micros, hits = timed(locate, workload.asked["locate"])
+        each = [t / n for t, n in zip(micros, hits, strict=True)]
+        return {"value": statistics.median(each), "hits": sum(hits), "least_hits": min(hits)}
+
+    return Timed(call)
+
+
+@benchmark(
+    "index-extract",
+    tests=TESTS,
+    against=("sdsl-rrr127", "sdsl-hyb16"),
+    sweep=SWEEP,
+    unit="µs",
+    fresh=True,
+    runs=5,
+)
+def index_extract(tier: str, corpus: str, megabytes: int) -> Timed:
+    """512 bytes from a random place of a document that is at least so long."""
+    import numpy as np
+
+    ix, _ = opened(corpus, megabytes, tier)
+    native = ix.native
+    rng = np.random.default_rng(0)
+    places: list[tuple[int, int, int]] = []
+    lengths = [native.document_lengths(s).astype(np.int64) for s in range(_shards(ix))]
+    whole = sum(int(x.sum()) for x in lengths)
+    for shard, found in enumerate(lengths):
+        long_enough = np.flatnonzero(found >= EXTRACT)
+        number = max(1, round(2000 * int(found.sum()) / whole))
+        weights = found[long_enough] / found[long_enough].sum()
+        for document in rng.choice(long_enough, number, p=weights):
+            start = int(rng.integers(0, found[document] - EXTRACT + 1))
+            places.append((shard, int(document), start))
+
+    def extract(place: tuple[int, int, int]) -> bytes:
+        shard, document, start = place
+        return bytes(native.extract(shard, document, start, start + EXTRACT))
+
+    return Timed(lambda: statistics.median(timed(extract, places)[0]))
+
+
+register_query_peers(
+    "index-count",
+    "counts",
+    ["infini-gram", "fm-index", "tokengrams", "pydivsufsort", "sdsl-rrr127", "sdsl-hyb16"],
+)
+register_query_peers("index-infgram-prob", "prob", ["infini-gram"])
+register_query_peers("index-next", "next", ["infini-gram"])
+register_query_peers("index-locate", "locate", ["infini-gram", "fm-index", "sdsl-rrr127"])
+register_query_peers("index-locate", "locate", ["sdsl-hyb16"])
+register_query_peers("index-extract", "extract", ["sdsl-rrr127", "sdsl-hyb16"])
