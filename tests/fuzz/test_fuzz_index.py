@@ -1,0 +1,36 @@
+"""The fuzzer of the index reader, a short run in a process of its own; a long one when asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def fuzz(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.fuzz_index", *arguments],
+        cwd=ROOT,
+        env={"PYTHONPATH": ":".join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stderr[-3000:].replace("\r", "\n")
+    assert done.returncode == 0, f"exit status {done.returncode}: {said}"
+    assert "nothing found" in done.stdout
+
+
+@pytest.mark.parametrize("tier", ["fm", "sa"])
+def test_wrong_content_under_right_checksums(tier):
+    fuzz("--cases", "400", "--seconds", "120", "--seed", "1", "--tier", tier)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_wrong_content_for_longer(seed):
+    fuzz("--seconds", "120", "--seed", str(100 + seed))
