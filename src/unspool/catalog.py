@@ -64,10 +64,6 @@ class System:
         empty = [f.name for f in fields(self) if getattr(self, f.name) == ""]
         if empty:
             raise ConfigError(f"Catalogue entry {self.slug!r} leaves {', '.join(empty)} empty.")
-        if self.room not in get_args(Room):
-            raise ConfigError(f"Catalogue entry {self.slug!r} is in no known room: {self.room!r}.")
-        if self.state not in get_args(State):
-            raise ConfigError(f"Catalogue entry {self.slug!r} has state {self.state!r}.")
         if self.state == "built" and not (self.entry and self.claim_script and self.docs):
             raise ConfigError(
                 f"Catalogue entry {self.slug!r} is built, so it needs entry, claim_script and docs."
@@ -101,6 +97,12 @@ def load(text: str) -> tuple[System, ...]:
         unknown = sorted(set(entry) - known)
         if unknown:
             raise ConfigError(f"Catalogue entry {slug!r} has unknown keys: {', '.join(unknown)}.")
+        for key, kind in (("room", Room), ("state", State)):
+            if entry.get(key) not in get_args(kind):
+                raise ConfigError(
+                    f"Catalogue entry {slug!r} has {key} {entry.get(key)!r}. "
+                    f"Known: {', '.join(get_args(kind))}."
+                )
         try:
             system = System(**entry)
         except TypeError as error:
