@@ -1,128 +1,64 @@
-"""The real text that the index is measured on: documentation packages of Debian.
+"""The real text that the index is measured on, and where workloads and built indexes lie.
 
-- `docs`: the packages as they are, pages in an order shuffled once: they repeat themselves, as
-  crawls do (navigation, templates, generated pages);
-- `distinct`: the same with every line kept only where it first stands;
+- `docs`: documentation packages of Debian as they stand; they repeat themselves, as crawls do
+  (navigation, signatures, generated pages);
+- `distinct`: more packages, with every page and every longer line kept only where it first stands;
 - `twice`: half as much of `docs`, every document there twice.
 
-Prompts come from packages that are in none of them. Everything lies in the cache folder
-(UNSPOOL_DATA, else ~/.cache/unspool): unpacked packages, workloads, and the built indexes.
+A smaller size takes whole documents drawn at random, in their order. Prompts come from packages
+that are in none of the corpora. See `claims/data.py` for how the text is fetched and checked.
 """
 
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from benchmarks import index_workload
+from claims import data
+from unspool._cache import cache_folder
+from unspool.corpus.readers import read_documents
 from unspool.errors import ConfigError
 
 MILLION = 1_000_000
-INDEXED = (
-    "rust-doc",
-    "openjdk-17-doc",
-    "libstdc++-12-doc",
-    "postgresql-doc-15",
-    "linux-doc-6.1",
-    "python3.11-doc",
-    "nodejs-doc",
-)
-MORE = (
-    "libboost1.74-doc",
-    "qtbase5-doc-html",
-    "ghc-doc",
-    "erlang-doc",
-    "python-scipy-doc",
-    "llvm-14-doc",
-    "libgtk-4-doc",
-    "racket-doc",
-    "sqlite3-doc",
-    "octave-doc",
-)
-"""Added for `distinct`, since the others hold only 116 MB of lines that are not repeated."""
 HELD_OUT = ("git-doc", "perl-doc")
+CORPORA = ("docs", "distinct", "twice")
 
 
-def cache() -> Path:
-    from benchmarks.peers.sdsl import cache as sdsl_cache
-
-    return sdsl_cache().parent
-
-
-def package_text(name: str) -> Path:
-    """One JSONL file with the text of the package's HTML and text pages, made the first time."""
-    import orjson
-
-    from unspool.corpus.readers import read_documents
-
-    done = cache() / "debian" / f"{name}.jsonl"
-    if done.exists():
-        return done
-    part = done.with_suffix(".part")
-    with open(part, "wb") as lines:
-        for found in read_documents(
-            unpacked(name), include=["*.html", "*.pod"], encoding_errors="replace"
-        ):
-            if found.text.strip():
-                lines.write(orjson.dumps({"id": f"{name}/{found.id}", "text": found.text}) + b"\n")
-    part.rename(done)
-    return done
-
-
-def unpacked(name: str) -> Path:
-    """The package's files, fetched and unpacked (not installed) the first time."""
-    folder = cache() / "debian" / name
-    if folder.exists():
-        return folder
-    for tool in ("apt-get", "dpkg"):
-        if shutil.which(tool) is None:
-            raise ConfigError(
-                f"The benchmarks of the index read the Debian package {name}, and {tool} is not "
-                f"installed here. Unpack the package into {folder}."
-            )
-    with tempfile.TemporaryDirectory(dir=made(cache() / "debian")) as temporary:
-        fetch = ["apt-get", "-q", "download", name]
-        subprocess.run(fetch, cwd=temporary, check=True, stdout=sys.stderr)
-        package = next(Path(temporary).glob("*.deb"))
-        subprocess.run(["dpkg", "-x", str(package), f"{temporary}/files"], check=True)
-        Path(temporary, "files").rename(folder)
-    return folder
-
-
-def made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def documents(packages: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(id, text) of every page of these packages, in one shuffled order that never changes."""
-    import orjson
-
-    places: list[tuple[str, int]] = []
-    for name in packages:
-        with open(package_text(name), "rb") as lines:
-            at = 0
-            for line in lines:
-                places.append((name, at))
-                at += len(line)
-    random.Random(0).shuffle(places)
-    files = {name: open(package_text(name), "rb") for name in packages}  # noqa: SIM115 - closed below
-    try:
-        for name, at in places:
-            files[name].seek(at)
-            record = orjson.loads(files[name].readline())
+def documents(path: Path) -> Iterator[tuple[str, str]]:
+    """(id, text) of the records of a JSON lines file."""
+    with open(path, "rb") as lines:
+        for line in lines:
+            record = orjson.loads(line)
             yield record["id"], record["text"]
-    finally:
-        for file in files.values():
-            file.close()
+
+
+def drawn(path: Path, size: int) -> Iterator[tuple[str, str]]:
+    """Documents of a file in its order, drawn at random until they hold `size` bytes of text."""
+    lengths = [len(text.encode()) for _, text in documents(path)]
+    order = list(range(len(lengths)))
+    random.Random(0).shuffle(order)
+    chosen, total = set(), 0
+    for number in order:
+        if total >= size:
+            break
+        chosen.add(number)
+        total += lengths[number]
+    return (found for number, found in enumerate(documents(path)) if number in chosen)
+
+
+def held_out() -> Iterator[str]:
+    """Text of packages that are in no corpus, 400 pages of it."""
+    folders = data.debian_text(*HELD_OUT)
+    found = read_documents(folders, include=["*.html", "*.pod"], encoding_errors="replace")
+    texts = [document.text for document in found if len(document.text) > 500]
+    random.Random(0).shuffle(texts)
+    yield from texts[:400]
 
 
 @dataclass(slots=True)
@@ -136,20 +72,17 @@ class Workload:
 
     @classmethod
     def make(cls, corpus: str, megabytes: int) -> Workload:
-        folder = cache() / "index" / f"{corpus}-{megabytes}"
-        size = megabytes * MILLION
-        if corpus == "docs":
-            chosen = index_workload.take(documents(INDEXED), size)
-        elif corpus == "distinct":
-            every = index_workload.distinct_lines(documents((*INDEXED, *MORE)))
-            chosen = index_workload.take(every, size)
-        elif corpus == "twice":
-            half = index_workload.take(documents(INDEXED), size // 2)
-            chosen = index_workload.twice(half)
-        else:
-            raise ConfigError(f"There is no corpus {corpus!r}: docs, distinct or twice.")
-        held_out = (text for _, text in islice(documents(HELD_OUT), 400))
-        return cls(corpus, megabytes, folder, index_workload.make(folder, chosen, held_out))
+        if corpus not in CORPORA:
+            raise ConfigError(f"There is no corpus {corpus!r}: {', '.join(CORPORA)}.")
+        folder = cache_folder("bench", "index", f"{corpus}-{megabytes}")
+        if not (folder / "workload.json").exists():
+            path = data.corpus_distinct() if corpus == "distinct" else data.corpus_docs200()
+            size = megabytes * MILLION
+            chosen = drawn(path, size // 2 if corpus == "twice" else size)
+            if corpus == "twice":
+                chosen = index_workload.twice(chosen)
+            index_workload.make(folder, chosen, held_out())
+        return cls(corpus, megabytes, folder, index_workload.load(folder))
 
     def built(self, contender: str) -> Path:
         return self.folder / "built" / contender

@@ -27,30 +27,6 @@ LENGTHS = (4, 8, 16, 32, 64)
 PROMPT_BYTES = 64
 
 
-def take(documents: Iterable[tuple[str, str]], limit: int) -> Iterator[tuple[str, str]]:
-    """Whole documents until `limit` bytes of UTF-8 are reached."""
-    total = 0
-    for name, text in documents:
-        if total >= limit:
-            return
-        total += len(text.encode())
-        yield name, text
-
-
-def distinct_lines(documents: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """The documents with every line that stood in an earlier place left out: deduplicated text."""
-    seen: set[bytes] = set()
-    for name, text in documents:
-        kept = []
-        for line in text.splitlines(keepends=True):
-            key = hashlib.blake2b(line.strip().encode(), digest_size=8).digest()
-            if key not in seen:
-                seen.add(key)
-                kept.append(line)
-        if kept:
-            yield name, "".join(kept)
-
-
 def twice(documents: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Every document, then every document again under another id."""
     kept = list(documents)
@@ -104,12 +80,9 @@ def make(
     prompts: int = 1000,
     locates: int = 5,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Write the folder, if it is not there yet, and return what `workload.json` holds."""
+) -> None:
+    """Write the folder; `workload.json` is written last."""
     done = folder / "workload.json"
-    if done.exists():
-        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return found
     folder.mkdir(parents=True, exist_ok=True)
     joined, number = [], 0
     with open(folder / "documents.jsonl", "w", encoding="utf-8") as lines:
@@ -143,4 +116,9 @@ def make(
     part = done.with_suffix(".part")
     part.write_text(json.dumps(workload, ensure_ascii=False), encoding="utf-8")
     os.replace(part, done)
-    return workload
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """What `workload.json` of a folder holds."""
+    found: dict[str, Any] = json.loads((folder / "workload.json").read_text(encoding="utf-8"))
+    return found

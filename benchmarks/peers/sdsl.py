@@ -7,11 +7,12 @@ compiled into the cache folder and never linked into, shipped with, or imported 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from unspool._cache import cache_folder
 
 TYPES = ("rrr127", "rrr63", "hyb16", "plain")
 PACKAGES = ("libsdsl-dev", "libsdsl3", "libdivsufsort-dev", "libdivsufsort3")
@@ -19,8 +20,7 @@ SOURCE = Path(__file__).with_name("sdsl_peer.cpp")
 
 
 def cache() -> Path:
-    base = os.environ.get("UNSPOOL_DATA") or Path.home() / ".cache" / "unspool"
-    return Path(base) / "sdsl"
+    return cache_folder("bench", "sdsl")
 
 
 def why_not() -> str | None:
