@@ -50,8 +50,9 @@ class Index:
     def __init__(self, paths: Sequence[str], ram: bool = False) -> None:
         """Checks magic, version, lengths and section table; raises IndexCorrupt, IndexVersion."""
     @staticmethod
-    def open_v4(directory: str, width: int) -> Index:
-        """An infini-gram v4 directory, as an sa tier; every pointer is checked when used."""
+    def open_v4(files: Sequence[tuple[str, str, str]], width: int) -> Index:
+        """Shards of an infini-gram v4 directory: (tokenized, table, offset) file paths and the token
+        width in bytes. Every pointer is checked when used."""
     def close(self) -> None: ...
     @property
     def num_shards(self) -> int: ...

@@ -1,0 +1,479 @@
+#include "block_tree.hpp"
+
+#include <algorithm>
+
+#include "poll.hpp"
+
+namespace unspool {
+
+namespace {
+constexpr u32 kBlock = 1u << kBlockLog;
+constexpr u32 kWholeBlock = 31;  // code length of the only symbol of a block
+constexpr std::size_t kGroup = 64;  // jobs whose cache misses overlap
+}  // namespace
+
+void BlockTree::open(const Container& container, u64 length, u32 sigma) {
+  file_ = &container.file();
+  length_ = length;
+  sigma_ = sigma;
+  num_blocks_ = ceil_div(length, kBlock);
+  blocks_ = container.need("BLOCKS", (num_blocks_ + 1) * sizeof(Block)).offset;
+  first_rows_ = container.need("ROWS", (u64{sigma} + 1) * 8).offset;
+  container.need("TREE");
+  total_marks_ = block(num_blocks_).marks;
+}
+
+// One job on its way down a block. `place` reads the directory, `descend` the record.
+struct BlockCursor {
+  const BlockTree* tree;
+  BlockTree::Block b;
+  BlockTree::Level level;
+  BitUnit unit;
+  Super super;
+  u64 base;
+  u32 i, code, depth, length, slot;
+
+  void fetch_block(u64 k, u32 c) {
+    b = tree->block(k);
+    prefetch(tree->file_->peek(b.offset + 8 * u64{c}));
+    prefetch(tree->file_->peek(b.offset + 8 * u64{tree->sigma_}));
+    unit = tree->unit(b);
+    prefetch(tree->file_->peek(unit.dir_entry(i)));
+    depth = 0;
+  }
+  // Loads the symbol's entry; false where no level is needed and base is the answer.
+  bool start(u32 c) {
+    const u64 e = tree->entry(b, c);
+    base = e & kMask40;
+    code = (e >> 40) & 0x7FFFF;
+    length = static_cast<u32>(e >> 59);
+    if (length == 0) return false;
+    if (length == kWholeBlock) {
+      base = (base + i) & kMask40;
+      return false;
+    }
+    return true;
+  }
+  void place() {
+    level = tree->level(b, depth);
+    prefetch(tree->file_->peek(unit.dir_entry(level.first + i)));
+  }
+  void find() {
+    super = find_super(*tree->file_, unit, level.first + i);
+    if (super.record) {
+      prefetch(super.record);
+      prefetch(super.record + 64);
+    }
+  }
+  void move(hybrid::RankBit r, u32 bit) {
+    const u32 ones = r.rank - level.ones;
+    i = bit ? level.zeros + ones : i - ones;
+    ++depth;
+  }
+};
+
+void BlockTree::rank_many(RankJob* jobs, std::size_t n) {
+  BlockCursor cursors[kGroup];
+  for (std::size_t first = 0; first < n; first += kGroup) {
+    const std::size_t count = std::min(kGroup, n - first);
+    std::size_t active = 0;
+    for (std::size_t j = 0; j < count; ++j) {
+      RankJob& job = jobs[first + j];
+      BlockCursor& cursor = cursors[active];
+      cursor.tree = job.tree;
+      if (job.i >= job.tree->length_) {
+        job.out = load<u64>(job.tree->file_->at(job.tree->first_rows_ + 8 * (u64{job.c} + 1), 8));
+        continue;
+      }
+      cursor.slot = static_cast<u32>(j);
+      cursor.i = static_cast<u32>(job.i % kBlock);
+      cursor.fetch_block(job.i / kBlock, job.c);
+      ++active;
+    }
+    std::size_t kept = 0;
+    for (std::size_t a = 0; a < active; ++a) {
+      RankJob& job = jobs[first + cursors[a].slot];
+      if (cursors[a].start(job.c)) {
+        if (kept != a) cursors[kept] = cursors[a];
+        ++kept;
+      } else {
+        job.out = cursors[a].base;
+      }
+    }
+    active = kept;
+    while (active) {
+      for (std::size_t a = 0; a < active; ++a) cursors[a].place();
+      for (std::size_t a = 0; a < active; ++a) cursors[a].find();
+      kept = 0;
+      for (std::size_t a = 0; a < active; ++a) {
+        BlockCursor& cursor = cursors[a];
+        const u32 bit = (cursor.code >> (cursor.length - 1 - cursor.depth)) & 1;
+        cursor.move(super_rank(cursor.super, cursor.level.first + cursor.i), bit);
+        if (cursor.depth == cursor.length) {
+          jobs[first + cursor.slot].out = (cursor.base + cursor.i) & kMask40;
+        } else {
+          if (kept != a) cursors[kept] = cursor;
+          ++kept;
+        }
+      }
+      active = kept;
+    }
+  }
+}
+
+void BlockTree::rank_single(RankJob* pairs, std::size_t n) {
+  BlockCursor cursors[kGroup];
+  for (std::size_t first = 0; first < n; first += kGroup) {
+    const std::size_t count = std::min(kGroup, n - first);
+    for (std::size_t j = 0; j < count; ++j) {
+      RankJob& job = pairs[2 * (first + j)];
+      cursors[j].tree = job.tree;
+      cursors[j].slot = static_cast<u32>(j);
+      cursors[j].i = static_cast<u32>(job.i % kBlock);
+      cursors[j].fetch_block(job.i / kBlock, job.c);
+    }
+    std::size_t active = 0;
+    for (std::size_t a = 0; a < count; ++a) {
+      RankJob* job = pairs + 2 * (first + cursors[a].slot);
+      if (cursors[a].start(job->c)) {
+        if (active != a) cursors[active] = cursors[a];
+        ++active;
+      } else {
+        job[0].out = cursors[a].base;
+        job[1].out = cursors[a].base + (cursors[a].length == kWholeBlock);
+      }
+    }
+    while (active) {
+      for (std::size_t a = 0; a < active; ++a) cursors[a].place();
+      for (std::size_t a = 0; a < active; ++a) cursors[a].find();
+      std::size_t kept = 0;
+      for (std::size_t a = 0; a < active; ++a) {
+        BlockCursor& cursor = cursors[a];
+        RankJob* job = pairs + 2 * (first + cursor.slot);
+        const u32 bit = (cursor.code >> (cursor.length - 1 - cursor.depth)) & 1;
+        const hybrid::RankBit r = super_rank(cursor.super, cursor.level.first + cursor.i);
+        if (r.bit != bit) {
+          job[0].out = job[1].out = 0;
+          continue;
+        }
+        cursor.move(r, bit);
+        if (cursor.depth == cursor.length) {
+          job[0].out = (cursor.base + cursor.i) & kMask40;
+          job[1].out = job[0].out + 1;
+        } else {
+          if (kept != a) cursors[kept] = cursor;
+          ++kept;
+        }
+      }
+      active = kept;
+    }
+  }
+}
+
+u32 BlockTree::leaf_symbol(const Block& b, u32 depth, u32 position, u32* start) const {
+  const u32 levels = b.bits_levels % 64;
+  const u64 table = leaf_table(b);
+  const u64 leaves = table + 4 * (u64{levels} + 2);
+  u32 lo = load<u32>(file_->at(table + 4 * u64{depth}, 8)), hi = load<u32>(file_->at(table + 4 * u64{depth} + 4, 4));
+  while (hi - lo > 1 && hi > lo) {  // last leaf of this depth that starts at or before the position
+    const u32 mid = lo + (hi - lo) / 2;
+    (load<u32>(file_->at(leaves + 4 * u64{mid}, 4)) >> 15 <= position ? lo : hi) = mid;
+  }
+  const u32 leaf = load<u32>(file_->at(leaves + 4 * u64{lo}, 4));
+  *start = leaf >> 15;
+  const u32 symbol = leaf & 0x7FFF;
+  if (UNSPOOL_UNLIKELY(symbol >= sigma_))
+    throw Corrupt(file_->path() + ": a block names a symbol outside the alphabet.");
+  return symbol;
+}
+
+void BlockTree::walk_many(WalkJob* jobs, std::size_t n) {
+  BlockCursor cursors[kGroup];
+  for (std::size_t first = 0; first < n; first += kGroup) {
+    const std::size_t count = std::min(kGroup, n - first);
+    std::size_t active = 0;
+    for (std::size_t j = 0; j < count; ++j) {
+      WalkJob& job = jobs[first + j];
+      BlockCursor& cursor = cursors[active];
+      cursor.tree = job.tree;
+      if (job.i >= job.tree->length_)
+        throw Corrupt(job.tree->file_->path() + ": a row lies outside the index.");
+      cursor.slot = static_cast<u32>(j);
+      cursor.i = static_cast<u32>(job.i % kBlock);
+      cursor.fetch_block(job.i / kBlock, 0);
+      ++active;
+    }
+    std::size_t kept = 0;
+    for (std::size_t a = 0; a < active; ++a) {
+      BlockCursor& cursor = cursors[a];
+      if (cursor.b.bits_levels % 64) {
+        if (kept != a) cursors[kept] = cursor;
+        ++kept;
+        continue;
+      }
+      WalkJob& job = jobs[first + cursor.slot];
+      u32 start;
+      job.symbol = cursor.tree->leaf_symbol(cursor.b, 0, 0, &start);
+      job.out = ((cursor.tree->entry(cursor.b, job.symbol) & kMask40) + cursor.i) & kMask40;
+    }
+    active = kept;
+    while (active) {
+      for (std::size_t a = 0; a < active; ++a) cursors[a].place();
+      for (std::size_t a = 0; a < active; ++a) cursors[a].find();
+      kept = 0;
+      for (std::size_t a = 0; a < active; ++a) {
+        BlockCursor& cursor = cursors[a];
+        const hybrid::RankBit r = super_rank(cursor.super, cursor.level.first + cursor.i);
+        cursor.move(r, r.bit);
+        // The next level holds only the symbols that go on: whoever stands past its end is a leaf.
+        const BlockTree* tree = cursor.tree;
+        const u32 levels = cursor.b.bits_levels % 64;
+        u32 next_size = 0;
+        if (cursor.depth < levels)
+          next_size = tree->level(cursor.b, cursor.depth + 1).first - tree->level(cursor.b, cursor.depth).first;
+        if (cursor.i >= next_size) {
+          WalkJob& job = jobs[first + cursor.slot];
+          u32 start;
+          job.symbol = tree->leaf_symbol(cursor.b, cursor.depth, cursor.i, &start);
+          job.out = ((tree->entry(cursor.b, job.symbol) & kMask40) + cursor.i) & kMask40;
+        } else {
+          if (kept != a) cursors[kept] = cursor;
+          ++kept;
+        }
+      }
+      active = kept;
+    }
+  }
+}
+
+void BlockTree::count_range(const Block& b, u32 i, u32 j, u64* counts, i64 sign) const {
+  if (i >= j) return;
+  const u32 levels = b.bits_levels % 64;
+  u32 start;
+  if (levels == 0) {
+    counts[leaf_symbol(b, 0, 0, &start)] += static_cast<u64>(sign * i64{j - i});
+    return;
+  }
+  struct Node {
+    u32 i, j, depth;
+  };
+  Node stack[64];
+  u32 top = 0;
+  stack[top++] = {i, j, 0};
+  const BitUnit bits = unit(b);
+  while (top) {
+    const Node node = stack[--top];
+    const Level here = level(b, node.depth);
+    const u32 ones_i = rank_bit(*file_, bits, here.first + node.i).rank - here.ones;
+    const u32 ones_j = rank_bit(*file_, bits, here.first + node.j).rank - here.ones;
+    u32 next_size = 0;
+    if (node.depth + 1 < levels)
+      next_size = level(b, node.depth + 2).first - level(b, node.depth + 1).first;
+    const Node children[2] = {{node.i - ones_i, node.j - ones_j, node.depth + 1},
+                              {here.zeros + ones_i, here.zeros + ones_j, node.depth + 1}};
+    for (const Node& child : children) {
+      if (child.i >= child.j) continue;
+      if (child.i >= next_size) {
+        counts[leaf_symbol(b, child.depth, child.i, &start)] +=
+            static_cast<u64>(sign * i64{child.j - child.i});
+      } else {
+        if (top == 64) throw Corrupt(file_->path() + ": a block has an impossible code.");
+        stack[top++] = child;
+      }
+    }
+  }
+}
+
+// Adds sign * (C[c] + occurrences of c before block k) for each symbol.
+void BlockTree::add_block_bases(u64 k, u64* counts, i64 sign) const {
+  const Block b = block(k);
+  const u32 levels = b.bits_levels % 64;
+  const u64 table = leaf_table(b);
+  const u8* entries = file_->at(b.offset, 8 * u64{sigma_});
+  const u32 num_leaves = load<u32>(file_->at(table + 4 * (u64{levels} + 1), 4));
+  if (num_leaves > sigma_) throw Corrupt(file_->path() + ": a block has too many symbols.");
+  const u8* leaves = file_->at(table + 4 * (u64{levels} + 2), 4 * u64{num_leaves});
+  std::vector<u32> start(sigma_, 0);
+  for (u32 l = 0; l < num_leaves; ++l) {
+    const u32 leaf = load<u32>(leaves + 4 * l);
+    if ((leaf & 0x7FFF) < sigma_) start[leaf & 0x7FFF] = leaf >> 15;
+  }
+  for (u32 c = 0; c < sigma_; ++c)
+    counts[c] += static_cast<u64>(sign) * ((load<u64>(entries + 8 * c) + start[c]) & kMask40);
+}
+
+void BlockTree::add_counts(u64 lo, u64 hi, u64* counts) const {
+  if (lo >= hi) return;
+  const u64 first = lo / kBlock, last = (hi - 1) / kBlock;
+  const u32 i = static_cast<u32>(lo % kBlock), j = static_cast<u32>((hi - 1) % kBlock) + 1;
+  if (first == last) {
+    count_range(block(first), i, j, counts, 1);
+    return;
+  }
+  // Whole blocks between the ends: bases of the last block minus those of the first.
+  count_range(block(first), 0, i, counts, -1);
+  add_block_bases(first, counts, -1);
+  add_block_bases(last, counts, 1);
+  count_range(block(last), 0, j, counts, 1);
+}
+
+void BlockTree::prefetch_mark(u64 i) const {
+  if (i >= length_) return;
+  const Block b = block(i / kBlock);
+  prefetch(file_->peek(b.offset + 8 * u64{sigma_}));
+}
+
+bool BlockTree::marked(u64 i) const {
+  const Block b = block(i / kBlock);
+  const Level marks = level(b, b.bits_levels % 64);
+  return rank_bit(*file_, unit(b), marks.first + static_cast<u32>(i % kBlock)).bit;
+}
+
+u64 BlockTree::marks_before(u64 i) const {
+  const Block b = block(i / kBlock);
+  const Level marks = level(b, b.bits_levels % 64);
+  return b.marks + rank_bit(*file_, unit(b), marks.first + static_cast<u32>(i % kBlock)).rank - marks.ones;
+}
+
+u64 BlockTree::select_mark(u64 k) const {
+  if (k >= total_marks_) throw Corrupt(file_->path() + ": a sample points past the sampled rows.");
+  u64 lo = 0, hi = num_blocks_;
+  while (hi - lo > 1) {
+    const u64 mid = (lo + hi) / 2;
+    (block(mid).marks <= k ? lo : hi) = mid;
+  }
+  const Block b = block(lo);
+  const Level marks = level(b, b.bits_levels % 64);
+  const u32 at = select_one(*file_, unit(b), marks.ones + static_cast<u32>(k - b.marks));
+  if (at < marks.first) throw Corrupt(file_->path() + ": a sample points outside the marks.");
+  return lo * kBlock + (at - marks.first);
+}
+
+template <class Symbol>
+void write_block_tree(ContainerWriter& out, const Symbol* last_column, const u64* marks, u64 length,
+                      u32 sigma, const std::vector<u64>& first_rows, Poll& poll) {
+  struct Stored {
+    u64 offset, marks;
+    u32 unit, bits_levels;
+  };
+  std::vector<Stored> blocks;
+  std::vector<u64> before(sigma, 0);  // occurrences of each symbol before the block
+  std::vector<u64> frequency(sigma);
+  std::vector<Symbol> here(kBlock), ones(kBlock);
+  std::vector<u32> aligned(sigma);
+  std::vector<u64> words;
+  std::vector<u8> bytes;
+  u64 num_marks = 0;
+  out.begin("TREE");
+  for (u64 at = 0; at < length; at += kBlock) {
+    const u32 size = static_cast<u32>(std::min<u64>(kBlock, length - at));
+    std::fill(frequency.begin(), frequency.end(), 0);
+    for (u32 i = 0; i < size; ++i) ++frequency[last_column[at + i]];
+    const CodeBook book = make_codes(huffman_lengths(frequency, kCodeLimit));
+    for (u32 c = 0; c < sigma; ++c)
+      aligned[c] = book.length[c] ? book.code[c] << (32 - book.length[c]) : 0;
+
+    // Levels: a stable partition by the level's bit; who ends here stands last and is dropped.
+    std::copy(last_column + at, last_column + at + size, here.begin());
+    u32 level_size = size, total_bits = 0;
+    std::vector<u32> levels;  // first, ones before, zeros
+    std::vector<std::vector<u32>> leaf_starts(book.levels + 1);
+    words.assign(1, 0);
+    u32 ones_before = 0;
+    for (u32 l = 0; l < book.levels; ++l) {
+      words.resize((total_bits + level_size) / 64 + 2, 0);
+      u32 num_zeros = 0, num_ones = 0;
+      for (u32 i = 0; i < level_size; ++i) {
+        const Symbol c = here[i];
+        const u32 bit = (aligned[c] >> (31 - l)) & 1;
+        const u32 position = total_bits + i;
+        words[position / 64] |= u64{bit} << (position % 64);
+        here[num_zeros] = c;  // never past i: overwrites only what was read
+        ones[num_ones] = c;
+        num_zeros += !bit;
+        num_ones += bit;
+      }
+      std::copy(ones.begin(), ones.begin() + num_ones, here.begin() + num_zeros);
+      levels.insert(levels.end(), {total_bits, ones_before, num_zeros});
+      total_bits += level_size;
+      ones_before += num_ones;
+      // Leaves of this depth, in order of position.
+      u32 ending = 0;
+      for (u32 leaf = book.first_leaf[l + 1]; leaf < book.first_leaf[l + 2]; ++leaf)
+        ending += static_cast<u32>(frequency[book.leaf_symbol[leaf]]);
+      u32 position = level_size - ending;
+      for (u32 leaf = book.first_leaf[l + 1]; leaf < book.first_leaf[l + 2]; ++leaf) {
+        leaf_starts[l + 1].push_back(position);
+        position += static_cast<u32>(frequency[book.leaf_symbol[leaf]]);
+      }
+      level_size -= ending;
+    }
+    // The marks follow the last level.
+    levels.insert(levels.end(), {total_bits, ones_before, 0});
+    words.resize((total_bits + size) / 64 + 2, 0);
+    u32 block_marks = 0;
+    for (u32 w = 0; w * 64 < size; ++w) {
+      u64 x = marks[at / 64 + w];
+      if (size - w * 64 < 64) x &= (u64{1} << (size - w * 64)) - 1;
+      block_marks += static_cast<u32>(__builtin_popcountll(x));
+      const u32 position = total_bits + w * 64;
+      words[position / 64] |= x << (position % 64);
+      if (position % 64) words[position / 64 + 1] |= x >> (64 - position % 64);
+    }
+    total_bits += size;
+
+    bytes.clear();
+    bytes.resize(8 * u64{sigma});
+    std::vector<u32> leaf_start(sigma, 0);
+    std::vector<u32> first_leaf, leaves;
+    if (book.levels == 0) {
+      // One symbol only: a single leaf at depth 0.
+      const u32 only = static_cast<u32>(last_column[at]);
+      first_leaf = {0, 1};
+      leaves = {only};
+    } else {
+      first_leaf = book.first_leaf;
+      for (u32 depth = 1; depth <= book.levels; ++depth)
+        for (u32 leaf = book.first_leaf[depth]; leaf < book.first_leaf[depth + 1]; ++leaf) {
+          const u32 start = leaf_starts[depth][leaf - book.first_leaf[depth]];
+          leaf_start[book.leaf_symbol[leaf]] = start;
+          leaves.push_back(start << 15 | book.leaf_symbol[leaf]);
+        }
+    }
+    for (u32 c = 0; c < sigma; ++c) {
+      const u64 base = (first_rows[c] + before[c] - leaf_start[c]) & kMask40;
+      const bool whole = book.levels == 0 && frequency[c];
+      const u64 bits = whole ? kWholeBlock : book.length[c];
+      store(bytes.data() + 8 * c, base | u64{book.code[c]} << 40 | bits << 59);
+      before[c] += frequency[c];
+    }
+    const auto append = [&](const std::vector<u32>& v) {
+      const u8* p = reinterpret_cast<const u8*>(v.data());
+      bytes.insert(bytes.end(), p, p + 4 * v.size());
+    };
+    append(levels);
+    append(first_leaf);
+    append(leaves);
+    const u32 unit = static_cast<u32>(bytes.size());
+    append_unit(bytes, words.data(), total_bits);
+    blocks.push_back({out.section_size(), num_marks, unit, total_bits << 6 | book.levels});
+    num_marks += block_marks;
+    out.write(bytes.data(), bytes.size());
+    poll(1024);
+  }
+  const u64 end = out.section_size();
+  const u64 origin = out.position() - end;
+  out.end();
+  blocks.push_back({end, num_marks, 0, 0});
+  for (Stored& b : blocks) b.offset += origin;
+  out.begin("BLOCKS");
+  out.write_all(blocks);
+  out.end();
+}
+
+template void write_block_tree<u8>(ContainerWriter&, const u8*, const u64*, u64, u32,
+                                   const std::vector<u64>&, Poll&);
+template void write_block_tree<u16>(ContainerWriter&, const u16*, const u64*, u64, u32,
+                                    const std::vector<u64>&, Poll&);
+
+}  // namespace unspool

@@ -1,0 +1,468 @@
+#include "build.hpp"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+
+#include "block_tree.hpp"
+#include "container.hpp"
+#include "doc_table.hpp"
+#include "query.hpp"
+#include "sais.hpp"
+#include "token_matrix.hpp"
+
+namespace unspool {
+
+namespace {
+
+// Large arrays straight from the system: huge pages where it has them, returned at once.
+class Buffer {
+ public:
+  explicit Buffer(u64 bytes) : bytes_(round_up(std::max<u64>(bytes, 1), 1 << 21)) {
+    void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) throw std::bad_alloc();
+    data_ = static_cast<u8*>(p);
+#ifdef MADV_HUGEPAGE
+    madvise(data_, bytes_, MADV_HUGEPAGE);
+#endif
+  }
+  ~Buffer() { reset(); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  template <class T>
+  T* as() {
+    return reinterpret_cast<T*>(data_);
+  }
+  // Gives back everything after the first `bytes`.
+  void shrink(u64 bytes) {
+    const u64 keep = round_up(std::max<u64>(bytes, 1), 1 << 21);
+    if (keep < bytes_) {
+      munmap(data_ + keep, bytes_ - keep);
+      bytes_ = keep;
+    }
+  }
+  void reset() {
+    if (data_) munmap(data_, bytes_);
+    data_ = nullptr;
+  }
+
+ private:
+  u8* data_ = nullptr;
+  u64 bytes_;
+};
+
+// Reads the pieces as one stream.
+class SpoolReader {
+ public:
+  explicit SpoolReader(const std::vector<Piece>& pieces) : pieces_(pieces) {}
+  ~SpoolReader() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  void read(u8* out, u64 size) {
+    while (size) {
+      if (fd_ < 0) open_next();
+      const u64 want = std::min(size, left_);
+      const ssize_t got = ::pread(fd_, out, want, static_cast<off_t>(at_));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) fail("reading ");
+      if (got == 0) throw Corrupt(pieces_[next_ - 1].path + " is shorter than the plan says.");
+      out += got;
+      size -= static_cast<u64>(got);
+      at_ += static_cast<u64>(got);
+      left_ -= static_cast<u64>(got);
+      if (!left_) {
+        ::close(fd_);
+        fd_ = -1;
+      }
+    }
+  }
+
+ private:
+  void open_next() {
+    while (next_ < pieces_.size() && pieces_[next_].length == 0) ++next_;
+    if (next_ == pieces_.size()) throw Corrupt("The spooled text is shorter than its documents.");
+    const Piece& piece = pieces_[next_++];
+    fd_ = ::open(piece.path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd_ < 0) fail("opening ");
+    at_ = piece.offset;
+    left_ = piece.length;
+  }
+  [[noreturn]] void fail(const char* doing) {
+    const int error = errno;
+    throw SystemError(error, doing + pieces_[next_ - 1].path + ": " + std::strerror(error));
+  }
+  const std::vector<Piece>& pieces_;
+  std::size_t next_ = 0;
+  int fd_ = -1;
+  u64 at_ = 0, left_ = 0;
+};
+
+constexpr u64 kReadChunk = 1 << 20;  // symbols
+
+u32 load_symbol(const u8* p, u32 width) {
+  return width == 1 ? *p : width == 2 ? load<u16>(p) : load<u32>(p);
+}
+
+// Which external values occur, ascending.
+std::vector<u32> find_values(const BuildRequest& request, u64 symbols, Poll& poll) {
+  std::vector<u8> seen(request.width == 4 ? 0 : u64{1} << (8 * request.width), 0);
+  std::vector<u8> chunk(kReadChunk * request.width);
+  SpoolReader reader(request.pieces);
+  for (u64 done = 0; done < symbols;) {
+    const u64 take = std::min(kReadChunk, symbols - done);
+    reader.read(chunk.data(), take * request.width);
+    for (u64 i = 0; i < take; ++i) {
+      const u32 value = load_symbol(chunk.data() + i * request.width, request.width);
+      if (value >= seen.size()) {
+        if (value >= (1u << 30))
+          throw BadQuery("Token id " + std::to_string(value) + " is above the limit of 2^30 - 1.");
+        seen.resize(std::max<u64>(value + u64{1}, 2 * seen.size()), 0);
+      }
+      seen[value] = 1;
+    }
+    done += take;
+    poll(1024);
+  }
+  std::vector<u32> values;
+  for (u32 v = 0; v < seen.size(); ++v)
+    if (seen[v]) values.push_back(v);
+  return values;
+}
+
+
+// Fills text[0, rows] with dense symbols, the sentinel last. fm: SEP rev(d0) SEP rev(d1) ...;
+// sa: d0 SEP d1 SEP ...
+template <class Symbol>
+void fill_text(const BuildRequest& request, const std::vector<u32>& values, Symbol* text, u64 rows,
+               Poll& poll) {
+  const u32 width = request.width;
+  std::vector<Symbol> dense(values.empty() ? 1 : u64{values.back()} + 1, 0);
+  for (std::size_t i = 0; i < values.size(); ++i) dense[values[i]] = static_cast<Symbol>(i + 2);
+  std::vector<u8> chunk(kReadChunk * width);
+  SpoolReader reader(request.pieces);
+  u64 have = 0, used = 0, total_left = 0;
+  for (u64 length : request.lengths) total_left += length;
+  u64 at = 0;
+  for (u64 length : request.lengths) {
+    if (request.fm) text[at++] = kSeparator;
+    u64 to = request.fm ? at + length : at;
+    for (u64 left = length; left;) {
+      if (used == have) {
+        have = std::min(kReadChunk, total_left);
+        reader.read(chunk.data(), have * width);
+        total_left -= have;
+        used = 0;
+        poll(1024);
+      }
+      const u64 take = std::min(left, have - used);
+      const u8* p = chunk.data() + used * width;
+      if (request.fm)
+        for (u64 i = 0; i < take; ++i) text[--to] = dense[load_symbol(p + i * width, width)];
+      else
+        for (u64 i = 0; i < take; ++i) text[to++] = dense[load_symbol(p + i * width, width)];
+      used += take;
+      left -= take;
+    }
+    at += length;
+    if (!request.fm) text[at++] = kSeparator;
+  }
+  if (at != rows) throw std::logic_error("the text has another length than its documents");
+  text[rows] = 0;
+}
+
+void write_alphabet(ContainerWriter& out, const std::vector<u32>& values) {
+  out.begin("ALPHABET");
+  out.write_all(values);
+  out.end();
+}
+
+void write_packed40(ContainerWriter& out, const std::vector<u64>& values) {
+  std::vector<u8> bytes(values.size() * 5 + 3, 0);
+  for (std::size_t i = 0; i < values.size(); ++i) std::memcpy(&bytes[5 * i], &values[i], 5);
+  out.write_all(bytes);
+}
+
+// First row of suffixes that begin with each pair of symbols; true where the table is worth it.
+template <class Symbol>
+bool write_pairs(ContainerWriter& out, const Symbol* text, u64 n, u64 first_row, u32 sigma) {
+  const u64 pairs = u64{sigma} * sigma;
+  if (5 * (pairs + 1) > n / 64) return false;
+  std::vector<u64> row(pairs + 1, 0);
+  for (u64 i = 0; i + 1 < n; ++i) ++row[u64{text[i]} * sigma + text[i + 1]];
+  ++row[0];  // the sentinel alone
+  u64 sum = 0;
+  for (u64& r : row) {
+    const u64 here = r;
+    r = sum < first_row ? 0 : sum - first_row;
+    sum += here;
+  }
+  out.begin("PAIRS");
+  write_packed40(out, row);
+  out.end();
+  return true;
+}
+
+class Stopwatch {
+ public:
+  Stopwatch(const BuildRequest& request, BuildResult& result) : request_(request), result_(result) {}
+  void stage(const char* name) {
+    end();
+    name_ = name;
+    if (request_.progress) request_.progress(name, 0.0);
+  }
+  void end() {
+    const auto now = Clock::now();
+    if (name_) result_.seconds[name_] += std::chrono::duration<double>(now - start_).count();
+    start_ = now;
+    name_ = nullptr;
+  }
+
+ private:
+  const BuildRequest& request_;
+  BuildResult& result_;
+  const char* name_ = nullptr;
+  Clock::time_point start_ = Clock::now();
+};
+
+// The last column overwrites the array it is made from: entry i is read before it is reached.
+template <class Symbol, class Int>
+void transform(const Symbol* text, Int* sa, u64 n, const BuildRequest& request, Params& params,
+               std::vector<u64>& marks, PackedWriter& samples, std::vector<u64>& inverse,
+               Poll& poll) {
+  u8* column = reinterpret_cast<u8*>(sa);
+  const u64 a = request.sa_sample, b = request.isa_sample;
+  const bool power = (a & (a - 1)) == 0;
+  u64 to = 0, num_samples = 0;
+  constexpr u64 kAhead = 32;
+  for (u64 i = 0; i < n; ++i) {
+    if (i + kAhead < n) {
+      const Int q = sa[i + kAhead];
+      prefetch(text + (q > 0 ? q - 1 : 0));
+    }
+    const u64 p = static_cast<u64>(sa[i]);
+    if (p == 0) {
+      params.sentinel_row = i;
+      continue;
+    }
+    const Symbol c = text[p - 1];
+    std::memcpy(column + to * sizeof(Symbol), &c, sizeof(Symbol));
+    if ((power ? p & (a - 1) : p % a) == 0) {
+      marks[to / 64] |= u64{1} << (to % 64);
+      samples.push(p / a);
+      if (p % b == 0) inverse[p / b] = num_samples;
+      ++num_samples;
+    }
+    ++to;
+    if ((i & 0xFFFF) == 0) poll(512);
+  }
+}
+
+template <class Symbol, class Int>
+void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 rows,
+              BuildResult& result, Poll& poll) {
+  Stopwatch watch(request, result);
+  const u64 n = rows + 1;
+  const u32 sigma = static_cast<u32>(values.size() + 2);
+  watch.stage("read");
+  Buffer text_buffer(n * sizeof(Symbol) + 64), array(n * sizeof(Int) + 64);
+  Symbol* text = text_buffer.as<Symbol>();
+  fill_text(request, values, text, rows, poll);
+
+  watch.stage("sort");
+  suffix_array<Symbol, Int>(text, array.as<Int>(), static_cast<Int>(n), static_cast<Int>(sigma), poll);
+
+  watch.stage("transform");
+  Params params;
+  params.layout = static_cast<u64>(request.width == 1 ? Layout::kFmBytes : Layout::kFmTokens);
+  params.width = request.width;
+  params.rows = n;
+  params.documents = request.lengths.size();
+  params.sigma = sigma;
+  params.sa_sample = request.sa_sample;
+  params.isa_sample = request.isa_sample;
+  params.block_log = kBlockLog;
+  params.sample_bits = std::max(1u, bit_width(n / request.sa_sample));
+  params.isample_bits = std::max(1u, bit_width(n / request.sa_sample));
+  std::vector<u64> marks(rows / 64 + 2, 0), inverse((n - 1) / request.isa_sample + 1, 0);
+  PackedWriter samples(static_cast<u32>(params.sample_bits));
+  transform<Symbol, Int>(text, array.as<Int>(), n, request, params, marks, samples, inverse, poll);
+  array.shrink(rows * sizeof(Symbol));
+
+  watch.stage("write");
+  std::vector<u64> first_rows(u64{sigma} + 1, 0);
+  for (u64 i = 0; i < n; ++i) ++first_rows[u64{text[i]} + 1];
+  for (u32 c = 0; c < sigma; ++c) first_rows[c + 1u] += first_rows[c];
+  ContainerWriter out(request.out);
+  out.begin("ROWS");
+  out.write_all(first_rows);
+  out.end();
+  write_alphabet(out, values);
+  params.pairs = write_pairs(out, text, n, 0, sigma);
+  text_buffer.reset();
+  if (request.width == 1) {
+    if constexpr (sizeof(Symbol) <= 2)
+      write_block_tree<Symbol>(out, array.as<Symbol>(), marks.data(), rows, sigma, first_rows, poll);
+  } else {
+    if constexpr (sizeof(Symbol) >= 2)
+      write_token_matrix<Symbol>(out, array.as<Symbol>(), marks.data(), rows, sigma, first_rows, poll);
+  }
+  array.reset();
+  out.begin("SAMPLES");
+  samples.write(out);
+  out.end();
+  out.begin("INVERSE");
+  PackedWriter packed(static_cast<u32>(params.isample_bits));
+  for (u64 k : inverse) packed.push(k);
+  packed.write(out);
+  out.end();
+  std::vector<u64> starts;
+  u64 at = 0;
+  for (u64 length : request.lengths) {
+    starts.push_back(at);
+    at += length + 1;
+  }
+  starts.push_back(at);
+  write_doc_table(out, starts);
+  for (const auto& [name, bytes] : request.sections) {
+    out.begin(name);
+    out.write(bytes.data(), bytes.size());
+    out.end();
+  }
+  result.bytes_file = out.finish(params);
+  watch.end();
+}
+
+template <class Symbol, class Int>
+void build_sa(const BuildRequest& request, const std::vector<u32>& values, u64 rows,
+              BuildResult& result, Poll& poll) {
+  Stopwatch watch(request, result);
+  const u64 n = rows + 1;
+  const u32 sigma = static_cast<u32>(values.size() + 2);
+  watch.stage("read");
+  Buffer text_buffer(n * sizeof(Symbol) + 64), array(n * sizeof(Int) + 64);
+  Symbol* text = text_buffer.as<Symbol>();
+  fill_text(request, values, text, rows, poll);
+
+  watch.stage("sort");
+  Int* sa = array.as<Int>();
+  suffix_array<Symbol, Int>(text, sa, static_cast<Int>(n), static_cast<Int>(sigma), poll);
+
+  watch.stage("write");
+  Params params;
+  params.layout = static_cast<u64>(Layout::kSuffixArray);
+  params.width = request.width;
+  params.rows = rows;
+  params.documents = request.lengths.size();
+  params.sigma = sigma;
+  params.stored_width = sizeof(Symbol);
+  params.pointer_width = rows > 0xFFFFFFFFu ? 5 : 4;
+  ContainerWriter out(request.out);
+  write_alphabet(out, values);
+  params.pairs = write_pairs(out, text, n, 1, sigma);  // row 0, the sentinel's, is left out
+  out.begin("TEXT");
+  out.write(text, rows * sizeof(Symbol));
+  out.end();
+  out.begin("ARRAY");
+  std::vector<u8> chunk;
+  for (u64 i = 1; i < n;) {
+    const u64 stop = std::min(n, i + 65536);
+    chunk.resize((stop - i) * params.pointer_width);
+    u8* p = chunk.data();
+    for (; i < stop; ++i, p += params.pointer_width) {
+      const u64 value = static_cast<u64>(sa[i]);
+      std::memcpy(p, &value, params.pointer_width);
+    }
+    out.write_all(chunk);
+    poll(512);
+  }
+  const u64 slack = 0;
+  out.write(&slack, 8);
+  out.end();
+  std::vector<u64> starts;
+  u64 at = 0;
+  for (u64 length : request.lengths) {
+    starts.push_back(at);
+    at += length + 1;
+  }
+  starts.push_back(at);
+  write_doc_table(out, starts);
+  for (const auto& [name, bytes] : request.sections) {
+    out.begin(name);
+    out.write(bytes.data(), bytes.size());
+    out.end();
+  }
+  result.bytes_file = out.finish(params);
+  watch.end();
+}
+
+template <class Symbol>
+void build(const BuildRequest& request, const std::vector<u32>& values, u64 rows,
+           BuildResult& result, Poll& poll) {
+  const bool wide = rows + 1 >= (u64{1} << 31);
+  if (request.fm)
+    wide ? build_fm<Symbol, i64>(request, values, rows, result, poll)
+         : build_fm<Symbol, std::int32_t>(request, values, rows, result, poll);
+  else
+    wide ? build_sa<Symbol, i64>(request, values, rows, result, poll)
+         : build_sa<Symbol, std::int32_t>(request, values, rows, result, poll);
+}
+
+}  // namespace
+
+BuildResult build_shard(const BuildRequest& request) {
+  BuildResult result;
+  Poll poll;
+  u64 symbols = 0, bytes = 0;
+  for (u64 length : request.lengths) symbols += length;
+  for (const Piece& piece : request.pieces) bytes += piece.length;
+  if (request.width != 1 && request.width != 2 && request.width != 4)
+    throw BadQuery("width must be 1, 2 or 4, got " + std::to_string(request.width) + ".");
+  if (bytes != symbols * request.width)
+    throw BadQuery("The pieces hold " + std::to_string(bytes) + " bytes, the documents " +
+                   std::to_string(symbols) + " symbols of " + std::to_string(request.width) + ".");
+  if (request.fm && (request.sa_sample == 0 || request.isa_sample == 0 ||
+                     request.isa_sample % request.sa_sample))
+    throw BadQuery("isa_sample must be a multiple of sa_sample, got sa_sample=" +
+                   std::to_string(request.sa_sample) +
+                   ", isa_sample=" + std::to_string(request.isa_sample) + ".");
+  for (const auto& section : request.sections)
+    if (section.first.empty() || section.first.size() > 8)
+      throw BadQuery("A section name has 1 to 8 characters, got '" + section.first + "'.");
+  const u64 rows = symbols + request.lengths.size();
+  if (rows + 1 >= (u64{1} << 39))
+    throw BadQuery("A shard holds less than 2^39 symbols, got " + std::to_string(rows) + ".");
+  const std::vector<u32> values = find_values(request, symbols, poll);
+  const u64 sigma = values.size() + 2;
+  result.symbols = symbols;
+  result.documents = request.lengths.size();
+  result.rows = rows;
+  result.alphabet = values.size();
+  if (request.width == 1) {
+    if (sigma <= 256)
+      build<u8>(request, values, rows, result, poll);
+    else
+      build<u16>(request, values, rows, result, poll);
+  } else if (sigma <= 65536) {
+    build<u16>(request, values, rows, result, poll);
+  } else {
+    build<u32>(request, values, rows, result, poll);
+  }
+  return result;
+}
+
+u64 shard_memory(bool fm, u32 width, u64 symbols, u64 documents) {
+  const u64 n = symbols + documents + 1;
+  const u64 pointer = n >= (u64{1} << 31) ? 8 : 4;
+  // The text, the array, and what the recursion and the samples need beside them; a document costs
+  // its length and its id.
+  const u64 beside = width == 1 ? n / 2 : n;
+  return n * (width + pointer) + (fm ? beside : beside / 2) + 64 * documents + (8 << 20);
+}
+
+}  // namespace unspool

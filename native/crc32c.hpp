@@ -1,0 +1,70 @@
+// CRC-32C (Castagnoli), the checksum of every page: hardware where there is some, else tables.
+#pragma once
+#include <array>
+
+#include "base.hpp"
+
+#if defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
+#include <arm_acle.h>
+#endif
+
+namespace unspool {
+
+namespace detail {
+
+struct CrcTables {
+  u32 t[8][256];
+  constexpr CrcTables() : t{} {
+    for (u32 i = 0; i < 256; ++i) {
+      u32 c = i;
+      for (int k = 0; k < 8; ++k) c = (c >> 1) ^ ((c & 1) ? 0x82F63B78u : 0);
+      t[0][i] = c;
+    }
+    for (u32 i = 0; i < 256; ++i)
+      for (int s = 1; s < 8; ++s) t[s][i] = (t[s - 1][i] >> 8) ^ t[0][t[s - 1][i] & 255];
+  }
+};
+inline constexpr CrcTables kCrc{};
+
+inline u32 crc_tables(u32 crc, const u8* p, u64 n) {
+  const auto& t = kCrc.t;
+  for (; n >= 8; p += 8, n -= 8) {
+    u64 x = load<u64>(p) ^ crc;
+    crc = t[7][x & 255] ^ t[6][(x >> 8) & 255] ^ t[5][(x >> 16) & 255] ^ t[4][(x >> 24) & 255] ^
+          t[3][(x >> 32) & 255] ^ t[2][(x >> 40) & 255] ^ t[1][(x >> 48) & 255] ^ t[0][x >> 56];
+  }
+  while (n--) crc = (crc >> 8) ^ t[0][(crc ^ *p++) & 255];
+  return crc;
+}
+
+#if defined(__SSE4_2__)
+inline u32 crc_hardware(u32 crc, const u8* p, u64 n) {
+  u64 c = crc;
+  for (; n >= 8; p += 8, n -= 8) c = __builtin_ia32_crc32di(c, load<u64>(p));
+  while (n--) c = __builtin_ia32_crc32qi(static_cast<u32>(c), *p++);
+  return static_cast<u32>(c);
+}
+inline constexpr bool kHasCrc = true;
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
+inline u32 crc_hardware(u32 crc, const u8* p, u64 n) {
+  for (; n >= 8; p += 8, n -= 8) crc = __crc32cd(crc, load<u64>(p));
+  while (n--) crc = __crc32cb(crc, *p++);
+  return crc;
+}
+inline constexpr bool kHasCrc = true;
+#else
+inline u32 crc_hardware(u32 crc, const u8* p, u64 n) { return crc_tables(crc, p, n); }
+inline constexpr bool kHasCrc = false;
+#endif
+
+}  // namespace detail
+
+// The standard value: crc32c("123456789") == 0xE3069283. Chain by passing the previous result.
+inline u32 crc32c(const void* data, u64 size, u32 seed = 0) {
+  const u8* p = static_cast<const u8*>(data);
+  u32 c = ~seed;
+  c = detail::kHasCrc ? detail::crc_hardware(c, p, size) : detail::crc_tables(c, p, size);
+  return ~c;
+}
+
+}  // namespace unspool

@@ -1,0 +1,73 @@
+// All shards of one tier, asked together.
+//
+// Counts add over shards; a longest match is the longest over them. One query steps its shards in
+// lock-step, a batch steps many queries; nothing here starts a thread.
+#pragma once
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base.hpp"
+#include "poll.hpp"
+#include "query.hpp"
+
+namespace unspool {
+
+// External symbols, borrowed: bytes, or u32 ids.
+struct QueryView {
+  const void* data = nullptr;
+  u64 length = 0;
+  bool ids = false;
+  u32 symbol(u64 i) const {
+    return ids ? static_cast<const u32*>(data)[i] : static_cast<const u8*>(data)[i];
+  }
+};
+
+struct NextSymbols {
+  u64 count = 0;          // of the context
+  u64 suffix_length = 0;  // of the context used
+  std::vector<i64> symbols, counts;  // external, ascending, -1 first
+};
+
+struct ShardInfo {
+  std::string path, tier;
+  u64 width, symbols, documents, alphabet, sa_sample, isa_sample, bytes_file;
+  std::vector<std::pair<std::string, u64>> sections;
+};
+
+inline constexpr i64 kEndOfDocument = -1;
+
+class IndexBase {
+ public:
+  virtual ~IndexBase() = default;
+  virtual u64 num_shards() const = 0;
+  virtual ShardInfo info(u64 shard) const = 0;
+  virtual std::string section(u64 shard, const std::string& name, u64 begin, u64 end) const = 0;
+  virtual void warm() const = 0;
+  virtual std::vector<std::string> verify(u64 shard) const = 0;
+  // out[query] or out[query][shard][lo, hi]
+  virtual void count(const QueryView* queries, u64 n, i64* out) const = 0;
+  virtual void ranges(const QueryView* queries, u64 n, u64* out) const = 0;
+  virtual void locate(u64 shard, const u64* rows, u64 n, u64 length, i64* documents,
+                      i64* starts) const = 0;
+  virtual std::string extract(u64 shard, u64 document, u64 begin, u64 end) const = 0;
+  virtual u64 document_length(u64 shard, u64 document) const = 0;
+  virtual std::vector<u64> document_lengths(u64 shard) const = 0;
+  virtual NextSymbols next(const QueryView& query) const = 0;
+  virtual std::pair<u64, u64> prob(const QueryView& query, i64 symbol) const = 0;
+  virtual std::pair<u64, u64> longest_suffix(const QueryView& query) const = 0;
+  virtual NextSymbols infgram(const QueryView& query) const = 0;
+  // suffix length, its count, count with the symbol
+  virtual void infgram_prob(const QueryView& query, i64 symbol, i64* out) const = 0;
+  virtual void longest_matches(const QueryView& text, i64* lengths, i64* counts) const = 0;
+};
+
+std::unique_ptr<IndexBase> open_index(const std::vector<std::string>& paths, bool ram);
+
+struct V4Files {
+  std::string tokenized, table, offset;
+};
+std::unique_ptr<IndexBase> open_v4(const std::vector<V4Files>& shards, u32 width);
+
+}  // namespace unspool

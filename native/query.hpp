@@ -1,0 +1,39 @@
+// What both tiers answer, shard by shard, in batches whose cache misses overlap.
+#pragma once
+#include <vector>
+
+#include "base.hpp"
+
+namespace unspool {
+
+inline constexpr u32 kAbsent = 0;     // dense id 0 is the sentinel, which no query contains
+inline constexpr u32 kSeparator = 1;  // dense id of the end of a document
+
+// Rows [lo, hi) whose suffixes begin with dense symbols query[0, length).
+template <class Shard>
+struct Find {
+  const Shard* shard;
+  const u32* query;
+  u64 length;
+  u64 lo = 0, hi = 0;
+};
+
+// One more symbol for rows [lo, hi) whose suffixes begin with some `depth` symbols.
+template <class Shard>
+struct Extend {
+  const Shard* shard;
+  u32 symbol;
+  u64 depth;
+  u64 lo = 0, hi = 0;
+};
+
+struct SymbolCount {
+  u32 symbol;  // dense
+  u64 count;
+};
+
+struct Hit {
+  u64 document, start;
+};
+
+}  // namespace unspool
