@@ -89,7 +89,7 @@ docs: $(DONE)/dev $(DONE)/package
 
 generate: $(DONE)/dev $(DONE)/package
 	@$(PY) -m claims --tables
-	@$(PY) -m docs.generate
+	@$(PY) -m docs_build.generate
 
 bench: $(DONE)/dev $(DONE)/package
 	@$(PY) -m benchmarks.run $(or $(NAME),--all)

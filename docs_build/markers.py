@@ -16,7 +16,7 @@ from unspool.errors import InputError
 
 Generator = Callable[[str], str]
 
-_BEGIN = re.compile(r"^<!-- (?P<kind>[a-z]+):begin (?P<argument>.*?) -->$")
+_BEGIN = re.compile(r"^<!-- (?P<kind>[a-z]+):begin ?(?P<argument>.*?) -->$")
 
 
 def fill(text: str, generators: Mapping[str, Generator], *, where: str) -> str:
