@@ -1,0 +1,101 @@
+"""The steps of a build as plain jobs, so that any engine can run them anywhere, again and again.
+
+A job is a dict of plain values. Running one that is done already costs a check and changes
+nothing; running one that was interrupted finishes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from unspool.errors import BudgetError
+from unspool.index._files import storage
+from unspool.index.alphabet import TOKENIZER_FILE, Tokens
+from unspool.index.ingest import ingest
+from unspool.index.layout import check_document
+from unspool.index.settings import BuildSettings
+from unspool.index.shard import SPOOL, build_shard
+
+Job: TypeAlias = Mapping[str, Any]
+Report: TypeAlias = Callable[[float], None]
+"""Called with the amount done since the last call: bytes of text read, or rows indexed."""
+
+
+def run_job(job: Job, report: Report) -> Any:
+    """Run one job to its end and return what it found out, as plain values."""
+    out = Path(job["out"])
+    settings = BuildSettings(**job["settings"])
+    with storage(out):
+        if job["step"] == "ingest":
+            return _ingest_files(job, out, settings, report)
+        return _build_shard(job, out, settings, report)
+
+
+def load_tokens(out: Path, settings: BuildSettings) -> Tokens | None:
+    """The tokenizer that the plan put beside the index."""
+    return Tokens.from_bytes((out / TOKENIZER_FILE).read_bytes()) if settings.tokenised else None
+
+
+def size_check(settings: BuildSettings, width: int, memory: int) -> Callable[[int, str], None]:
+    """A check of each document against the memory budget, cheap for all but the largest."""
+    known = 0
+
+    def check(symbols: int, document: str) -> None:
+        nonlocal known
+        if symbols > known:
+            check_document(symbols, settings.tiers, width, memory, f"Document {document!r}")
+            known = symbols
+
+    return check
+
+
+def _ingest_files(job: Job, out: Path, settings: BuildSettings, report: Report) -> Any:
+    from unspool.index.source import FileReader
+
+    reader = FileReader(job["files"], settings, job["max_document"])
+    return ingest(
+        job["name"],
+        reader.items(),
+        out / SPOOL,
+        settings,
+        load_tokens(out, settings),
+        check_size=size_check(settings, job["width"], job["memory"]),
+        progress=report,
+        notes=reader.notes,
+    )
+
+
+def _build_shard(job: Job, out: Path, settings: BuildSettings, report: Report) -> Any:
+    rows, done = job["rows"], 0.0
+    tiers = len(settings.tiers)
+    finished_tiers, fraction_before = 0, 0.0
+
+    def progress(_: str, fraction: float) -> None:
+        nonlocal done, finished_tiers, fraction_before
+        if fraction < fraction_before - 0.5:  # the engine began the next tier
+            finished_tiers += 1
+        fraction_before = fraction
+        now = rows * (finished_tiers + fraction) / tiers
+        if now > done:
+            report(now - done)
+            done = now
+
+    try:
+        result = build_shard(
+            out,
+            job["number"],
+            job["pieces"],
+            bytes.fromhex(job["origin"]),
+            settings,
+            job["width"],
+            progress,
+        )
+    except MemoryError as error:
+        raise BudgetError(
+            f"Shard {job['number']} did not fit into the memory of this machine. Everything "
+            "finished so far is kept: run the same command again with --workers 1."
+        ) from error
+    report(rows - done)
+    return result
