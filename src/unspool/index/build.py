@@ -44,6 +44,8 @@ def build_index(
     memory: int | str = "8GiB",
     workers: int | None = None,
     engine: Engine = "local",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     text_field: str = "text",
     id_field: str = "id",
     sa_sample: int = 32,
@@ -70,6 +72,8 @@ def build_index(
         memory: Most bytes that all processes may hold together; at least 256 MiB.
         workers: Processes; default: one a processor.
         engine: `local` processes, or a `ray` or `slurm` cluster (extra `cluster`).
+        include: Patterns of the files that a walk of a folder reads, whatever their extension.
+        exclude: Patterns of the files and folders that it leaves out.
         text_field: The field of a record that holds its text.
         id_field: The field of a record that holds its id.
         sa_sample: fm tier: smaller finds places faster and takes more space.
@@ -124,4 +128,5 @@ def build_index(
         progress=progress or (lambda stage, done, total: None),
         started=started,
     )
-    return builder.build(paths, documents)
+    walk = {"include": include, "exclude": exclude}
+    return builder.build(paths, documents, walk)

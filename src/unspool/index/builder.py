@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,9 +93,14 @@ class Builder:
         self.tokens: Tokens | None = None
         self.raw_tokenizer: bytes | None = None
         self.width = 1
+        self.left_out: tuple[str, ...] = ()
 
-    def build(self, paths: Any, documents: Iterable[Any] | None) -> BuildReport:
-        source = list_sources(paths, documents, self.out, self.settings, self.max_document)
+    def build(
+        self, paths: Any, documents: Iterable[Any] | None, walk: Mapping[str, Sequence[str]]
+    ) -> BuildReport:
+        """Do everything that is not done yet; the arguments are those of `build_index`."""
+        source = list_sources(paths, documents, self.out, self.settings, self.max_document, walk)
+        self.left_out = source.left_out()
         self._load_alphabet()
         with storage(self.out):
             created = prepare(self.out)
@@ -380,5 +385,5 @@ class Builder:
             bytes_index=manifest.bytes_index,
             seconds=time.monotonic() - self.started,
             peak_bytes=peak,
-            notes=manifest.notes,
+            notes=(*manifest.notes, *self.left_out),
         )

@@ -8,12 +8,13 @@ Cost: a few reads a shard; nothing grows with the index.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from unspool import _native
 from unspool.errors import ConfigError, IndexCorrupt, IndexFileError
+from unspool.index._run import read_run
 from unspool.index.alphabet import Tokens
 from unspool.index.core import Core
 from unspool.index.docstore import DocumentTable, TextStore, TokenOffsets
@@ -112,7 +113,7 @@ def _open(folders: Sequence[Path], manifests: Sequence[Manifest], load: str, tie
     holdings = Holdings(native, shards, tokens, width)
     normalisers = tuple(normalise.split("|")) if normalise else ()
     return Index(
-        Core(native, holdings, _info(manifests, tier), normalisers),
+        Core(native, holdings, _info(folders, manifests, tier), normalisers),
         lambda: [error for folder in folders for error in verify_index(folder)],
         others,
     )
@@ -164,7 +165,7 @@ def _shards(
     return shards
 
 
-def _info(manifests: Sequence[Manifest], tier: str) -> IndexInfo:
+def _info(folders: Sequence[Path], manifests: Sequence[Manifest], tier: str) -> IndexInfo:
     first = manifests[0]
     return IndexInfo(
         documents=sum(m.documents for m in manifests),
@@ -182,7 +183,16 @@ def _info(manifests: Sequence[Manifest], tier: str) -> IndexInfo:
             "normalise": first.normalise,
         },
         notes=tuple(note for m in manifests for note in m.notes),
+        seconds=_total(folders, "seconds", sum),
+        peak_bytes=_total(folders, "peak_bytes", max),
     )
+
+
+def _total(folders: Sequence[Path], name: str, combine: Callable[[list[Any]], Any]) -> Any:
+    """A figure of the builds, from what the last run of each wrote down; None if one is lost."""
+    runs = [read_run(folder).runs for folder in folders]
+    values = [run[-1].get(name) if run else None for run in runs]
+    return None if None in values else combine(values)
 
 
 def verify_index(directory: AnyPath) -> list[str]:

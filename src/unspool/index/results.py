@@ -157,6 +157,9 @@ class IndexInfo:
     shards: int
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
+    seconds: float | None
+    """What the last run of the build took; None where that is not known."""
+    peak_bytes: int | None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "tiers": list(self.tiers), "notes": list(self.notes)}

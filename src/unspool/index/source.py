@@ -88,7 +88,13 @@ class Listing:
         return groups
 
     def stats(self) -> dict[str, list[int]]:
+        """Size, times of change and inode of every file, as they were before it was read."""
         return self._stats
+
+    def left_out(self) -> tuple[str, ...]:
+        """What a walk of folders did not read, by reason."""
+        counts = sorted(self.report.skipped.items())
+        return tuple(f"left out {count:,}: {reason}" for reason, count in counts)
 
     def digests(
         self,
@@ -149,6 +155,9 @@ class Stream:
     def stats(self) -> dict[str, list[int]]:
         return {}
 
+    def left_out(self) -> tuple[str, ...]:
+        return ()
+
     def digests(self, earlier: object, stats: object, workers: int) -> None:
         return None
 
@@ -165,20 +174,21 @@ def list_sources(
     out: Path,
     settings: BuildSettings,
     max_document: int,
+    walk: Mapping[str, Sequence[str]],
 ) -> Listing | Stream:
-    """What the arguments of a build stand for."""
+    """What the arguments of a build stand for; `walk` has the patterns to include and exclude."""
     if documents is not None:
         given = documents
         return Stream(lambda: map(as_item, given), dict)
     report = ReadReport()
-    files = find_sources(paths, skip=[out], report=report)
+    files = find_sources(paths, skip=[out], report=report, **walk)
     if all(file.size >= 0 for file in files):
         return Listing(files, report)
     streamed = ReadReport()
 
     def items() -> Iterator[Item]:
         options = _options(settings, max_document)
-        for record in read_records(paths, skip=[out], report=streamed, **options):
+        for record in read_records(paths, skip=[out], report=streamed, **walk, **options):
             yield Item(record.id, record.data, record.meta)
 
     return Stream(items, lambda: report_notes(streamed))
