@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <unordered_set>
 
 #include "block_tree.hpp"
 #include "container.hpp"
@@ -109,9 +110,13 @@ u32 load_symbol(const u8* p, u32 width) {
   return width == 1 ? *p : width == 2 ? load<u16>(p) : load<u32>(p);
 }
 
+// Up to here a table indexed by value is cheap; larger ids (hashes, say) are searched for.
+constexpr u32 kTableLimit = 1u << 24;
+
 // Which external values occur, ascending.
 std::vector<u32> find_values(const BuildRequest& request, u64 symbols, Poll& poll) {
-  std::vector<u8> seen(request.width == 4 ? 0 : u64{1} << (8 * request.width), 0);
+  std::vector<u8> seen(kTableLimit >> (request.width == 4 ? 0 : 8), 0);
+  std::unordered_set<u32> large;
   std::vector<u8> chunk(kReadChunk * request.width);
   SpoolReader reader(request.pieces);
   for (u64 done = 0; done < symbols;) {
@@ -119,22 +124,41 @@ std::vector<u32> find_values(const BuildRequest& request, u64 symbols, Poll& pol
     reader.read(chunk.data(), take * request.width);
     for (u64 i = 0; i < take; ++i) {
       const u32 value = load_symbol(chunk.data() + i * request.width, request.width);
-      if (value >= seen.size()) {
-        if (value >= (1u << 30))
-          throw BadQuery("Token id " + std::to_string(value) + " is above the limit of 2^30 - 1.");
-        seen.resize(std::max<u64>(value + u64{1}, 2 * seen.size()), 0);
-      }
-      seen[value] = 1;
+      if (UNSPOOL_LIKELY(value < seen.size()))
+        seen[value] = 1;
+      else
+        large.insert(value);
     }
     done += take;
     poll(1024);
   }
-  std::vector<u32> values;
+  std::vector<u32> values(large.begin(), large.end());
   for (u32 v = 0; v < seen.size(); ++v)
     if (seen[v]) values.push_back(v);
+  std::sort(values.begin(), values.end());
   return values;
 }
 
+// Dense id of an external value: its place among the values, plus the two reserved ids.
+template <class Symbol>
+class DenseIds {
+ public:
+  explicit DenseIds(const std::vector<u32>& values) : values_(values) {
+    const u64 size = values.empty() ? 0 : std::min<u64>(u64{values.back()} + 1, kTableLimit);
+    table_.assign(size, 0);
+    for (std::size_t i = 0; i < values.size() && values[i] < size; ++i)
+      table_[values[i]] = static_cast<Symbol>(i + 2);
+  }
+  Symbol operator()(u32 value) const {
+    if (UNSPOOL_LIKELY(value < table_.size())) return table_[value];
+    return static_cast<Symbol>(std::lower_bound(values_.begin(), values_.end(), value) -
+                               values_.begin() + 2);
+  }
+
+ private:
+  const std::vector<u32>& values_;
+  std::vector<Symbol> table_;
+};
 
 // Fills text[0, rows] with dense symbols, the sentinel last. fm: SEP rev(d0) SEP rev(d1) ...;
 // sa: d0 SEP d1 SEP ...
@@ -142,8 +166,7 @@ template <class Symbol>
 void fill_text(const BuildRequest& request, const std::vector<u32>& values, Symbol* text, u64 rows,
                Poll& poll) {
   const u32 width = request.width;
-  std::vector<Symbol> dense(values.empty() ? 1 : u64{values.back()} + 1, 0);
-  for (std::size_t i = 0; i < values.size(); ++i) dense[values[i]] = static_cast<Symbol>(i + 2);
+  const DenseIds<Symbol> dense(values);
   std::vector<u8> chunk(kReadChunk * width);
   SpoolReader reader(request.pieces);
   u64 have = 0, used = 0, total_left = 0;
@@ -163,9 +186,9 @@ void fill_text(const BuildRequest& request, const std::vector<u32>& values, Symb
       const u64 take = std::min(left, have - used);
       const u8* p = chunk.data() + used * width;
       if (request.fm)
-        for (u64 i = 0; i < take; ++i) text[--to] = dense[load_symbol(p + i * width, width)];
+        for (u64 i = 0; i < take; ++i) text[--to] = dense(load_symbol(p + i * width, width));
       else
-        for (u64 i = 0; i < take; ++i) text[to++] = dense[load_symbol(p + i * width, width)];
+        for (u64 i = 0; i < take; ++i) text[to++] = dense(load_symbol(p + i * width, width));
       used += take;
       left -= take;
     }

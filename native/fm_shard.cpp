@@ -239,13 +239,11 @@ void FmShard<Jobs>::locate(const u64* rows, std::size_t n, u64 length, Hit* out,
     const u64 document = docs_.find(position);
     const u64 start = docs_.start(document);
     const u64 size = docs_.start(document + 1) - start - 1;
-    if (length == 0 && position == start) {  // the end of the document, where nothing may follow
-      out[slot] = {document, size};
+    if (length == 0 && position == start) {  // nothing before it: where the document begins
+      out[slot] = {document, 0};
       return;
     }
-    // Symbols from where the match begins to the end of the document; an empty match begins at the
-    // symbol of its row.
-    const u64 back = position - start - 1 + std::max<u64>(length, 1);
+    const u64 back = position - start - 1 + length;  // symbols from the match's begin to the end
     if (position <= start || back > size)
       throw Corrupt(file().path() + ": a match lies outside its document. The file is damaged.");
     out[slot] = {document, size - back};

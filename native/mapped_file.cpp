@@ -164,9 +164,10 @@ MappedFile::~MappedFile() {
 void MappedFile::set_checksums(const u8* crcs, u64 pages) {
   crcs_ = crcs;
   pages_ = pages;
-  const u64 words = ceil_div(ceil_div(size_, kPage), 64) + 1;
+  const u64 words = ceil_div(size_, kPage) / 64 + 1;
   checked_ = std::make_unique<std::atomic<u64>[]>(words);
   for (u64 w = 0; w < words; ++w) checked_[w].store(0, std::memory_order_relaxed);
+  checked_[0].store(1, std::memory_order_relaxed);  // the header page has a checksum of its own
 }
 
 bool MappedFile::page_is_sound(u64 page) const {
