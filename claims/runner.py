@@ -25,13 +25,15 @@ _MACHINERY = {"__init__", "__main__", "framework", "runner", "tables"}
 
 
 def discover(folder: Path | None = None) -> dict[str, ModuleType]:
-    """Every claim script: a module with `CLAIM` and `run(ctx)`."""
+    """Every claim script: a module with `CLAIM` and `run(ctx)`. Other modules serve them."""
     found: dict[str, ModuleType] = {}
     for path in sorted((folder or Path(__file__).parent).glob("*.py")):
         if path.stem in _MACHINERY or path.stem.startswith("_"):
             continue
         module = importlib.import_module(f"claims.{path.stem}") if folder is None else _load(path)
-        if not isinstance(getattr(module, "CLAIM", None), Claim) or not hasattr(module, "run"):
+        if not hasattr(module, "CLAIM"):
+            continue  # what several claims share
+        if not isinstance(module.CLAIM, Claim) or not hasattr(module, "run"):
             raise ConfigError(f"claims/{path.name} must define CLAIM (a Claim) and run(ctx).")
         found[path.stem] = module
     return found

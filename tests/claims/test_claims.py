@@ -190,6 +190,15 @@ def test_budget_chooses_the_claims(scripts: Path) -> None:
     assert runner.chosen(found, "full") == ["counting", "on_gpu"]
 
 
+def test_modules_without_a_claim_serve_the_others(scripts: Path) -> None:
+    (scripts / "shared.py").write_text("ANSWER = 42\n")
+    (scripts / "wrong.py").write_text("CLAIM = 'not one'\ndef run(ctx): ...\n")
+    with pytest.raises(ConfigError, match=r"claims/wrong\.py must define CLAIM"):
+        runner.discover(scripts)
+    (scripts / "wrong.py").unlink()
+    assert list(runner.discover(scripts)) == ["counting"]
+
+
 def test_half_a_row_is_never_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text('{"claim": "a"}\n{"cla')
