@@ -146,10 +146,8 @@ def info(directory: Path, /, *, json: bool = False) -> None:
         ("symbols", f"{human_number(held.symbols)} ({held.alphabet})"),
         ("text", human_bytes(held.bytes_text)),
         ("index", f"{human_bytes(held.bytes_index)}{_share(held)}"),
-        (
-            "tiers",
-            f"{' and '.join(held.tiers)}, {human_number(held.shards)} shard{'s' * (held.shards > 1)}",
-        ),
+        ("tiers", " and ".join(held.tiers)),
+        ("shards", human_number(held.shards)),
         *((name.replace("_", "-"), str(value)) for name, value in held.settings.items() if value),
     ]
     if held.seconds is not None and held.peak_bytes is not None:

@@ -38,7 +38,7 @@ def _run(job: dict[str, Any], answers: BinaryIO) -> None:
 
     pending, told = 0.0, 0.0
 
-    def report(amount: float) -> None:
+    def report(amount: int | float) -> None:
         nonlocal pending, told
         pending += amount
         now = time.monotonic()

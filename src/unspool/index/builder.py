@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unspool import _native
 from unspool.errors import BuildConflict, IndexCorrupt, InputError
@@ -49,13 +49,15 @@ IN_PROCESS = 16 * MIB
 """A corpus up to this size is built in the calling process: starting others would take longer."""
 
 
+@runtime_checkable
 class BuildProgress(Protocol):
     """How a build says where it is."""
 
-    def __call__(self, stage: str, done: float, total: float | None) -> None:
+    def __call__(self, stage: str, done: int | float, total: int | float | None) -> None:
         """`stage` is `reading` or `indexing`; `done` and `total` are bytes (or tokens)."""
 
 
+@runtime_checkable
 class Runner(Protocol):
     """What runs jobs: local processes or a cluster."""
 
@@ -96,7 +98,7 @@ class Builder:
         self.left_out: tuple[str, ...] = ()
 
     def build(
-        self, paths: Any, documents: Iterable[Any] | None, walk: Mapping[str, Sequence[str]]
+        self, paths: Any, documents: Iterable[Any] | None, walk: Mapping[str, Any]
     ) -> BuildReport:
         """Do everything that is not done yet; the arguments are those of `build_index`."""
         source = list_sources(paths, documents, self.out, self.settings, self.max_document, walk)
@@ -288,7 +290,7 @@ class Builder:
         total = sum(piece.rows for piece in layout.pieces)
         self._check_space_left(total)
         at_once = concurrency(needs, self.memory, self.workers)
-        small = len(jobs) == 1 and total * self.width <= IN_PROCESS
+        small = total * self.width <= IN_PROCESS
         report = self._reporter("indexing", total)
         found = self._run(jobs, report, runner, small=small, at_once=at_once)
         entries, first = [], 0
@@ -310,10 +312,10 @@ class Builder:
             return [run_job(job, report) for job in jobs]
         return runner.run(jobs, report, at_once)
 
-    def _reporter(self, stage: str, total: float | None) -> Report:
+    def _reporter(self, stage: str, total: int | float | None) -> Report:
         done = 0.0
 
-        def report(amount: float) -> None:
+        def report(amount: int | float) -> None:
             nonlocal done
             done += amount
             self.progress(stage, done, total)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections import OrderedDict
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import orjson
@@ -23,6 +23,7 @@ _KEPT_FRAMES = 16
 _LARGEST_FRAME = 1 << 31
 
 
+@runtime_checkable
 class Sections(Protocol):
     """Where sections are read from."""
 

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from unspool.types import Span
 _CHUNK = 256
 
 
+@runtime_checkable
 class Table(Protocol):
     """Ids and metadata of one shard's documents."""
 
@@ -34,6 +35,7 @@ class Table(Protocol):
         """The document with this id, if it is in the shard."""
 
 
+@runtime_checkable
 class Offsets(Protocol):
     """Kept byte offsets of one shard's documents."""
 
@@ -44,6 +46,7 @@ class Offsets(Protocol):
         """A token that starts at or before this byte, and where it starts."""
 
 
+@runtime_checkable
 class Text(Protocol):
     """The stored text of one shard's documents."""
 

@@ -68,7 +68,7 @@ class Listing:
         self.report = report
         self.size = sum(file.size for file in files)
         plain = all(not file.compression and file.format != "parquet" for file in files)
-        self.total: float | None = self.size if plain else None
+        self.total: int | None = self.size if plain else None
         self._names = _names(files)
         self._stats = {
             name: _stat(file.path) for name, file in zip(self._names, files, strict=True)
@@ -143,7 +143,7 @@ class Stream:
     """Documents that a program, or standard input, hands over once, in order."""
 
     size = 0
-    total: float | None = None
+    total: int | None = None
     tasks: tuple[()] = ()
 
     def __init__(
@@ -174,7 +174,7 @@ def list_sources(
     out: Path,
     settings: BuildSettings,
     max_document: int,
-    walk: Mapping[str, Sequence[str]],
+    walk: Mapping[str, Any],
 ) -> Listing | Stream:
     """What the arguments of a build stand for; `walk` has the patterns to include and exclude."""
     if documents is not None:

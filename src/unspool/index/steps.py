@@ -19,7 +19,7 @@ from unspool.index.settings import BuildSettings
 from unspool.index.shard import SPOOL, build_shard
 
 Job: TypeAlias = Mapping[str, Any]
-Report: TypeAlias = Callable[[float], None]
+Report: TypeAlias = Callable[[int | float], None]
 """Called with the amount done since the last call: bytes of text read, or rows indexed."""
 
 
