@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from unspool import _native
-from unspool.errors import BuildConflict, IndexCorrupt, InputError
+from unspool.errors import BudgetError, BuildConflict, IndexCorrupt, InputError
 from unspool.index._files import Lock, remove_temporary, storage, write_atomic
 from unspool.index._memory import PeakMemory, proportional_bytes
 from unspool.index._run import Run, digest, notes, read_run
@@ -33,6 +33,7 @@ from unspool.index.layout import (
 )
 from unspool.index.local import pool
 from unspool.index.manifest import (
+    PLAN,
     Manifest,
     ShardEntry,
     check_files,
@@ -96,6 +97,7 @@ class Builder:
         self.raw_tokenizer: bytes | None = None
         self.width = 1
         self.left_out: tuple[str, ...] = ()
+        self._laid_out = False
 
     def build(
         self, paths: Any, documents: Iterable[Any] | None, walk: Mapping[str, Any]
@@ -107,20 +109,19 @@ class Builder:
         with storage(self.out):
             created = prepare(self.out)
             lock = Lock(self.out)
-            whole = False
             try:
-                report = self._locked(source, lock)
-                whole = True
-                return report
-            except InputError:
+                return self._locked(source, lock)
+            except (InputError, BudgetError):
                 # Input that cannot be read never will be, unless it or the settings change: leave
                 # nothing that would make the next try a conflict.
-                if not is_finished(self.out):
+                if not self._laid_out:
                     discard(self.out)
-                    whole = True
                 raise
             finally:
-                lock.release(remove=whole)
+                if is_finished(self.out):
+                    shutil.rmtree(self.spool, ignore_errors=True)
+                begun = (self.out / PLAN).exists() and not is_finished(self.out)
+                lock.release(remove=not begun)
                 if created:
                     with contextlib.suppress(OSError):
                         self.out.rmdir()  # only if nothing is in it
@@ -139,6 +140,7 @@ class Builder:
         remove_temporary(self.spool)
         run = read_run(self.out)
         old = read_plan(self.out)
+        self._laid_out = old is not None and old.layout is not None
         plan = self._plan(source, old, run)
         if is_finished(self.out) and isinstance(source, Listing):
             return self._done_before()
@@ -250,6 +252,7 @@ class Builder:
         self._needs(layout, heads)  # before it is written: a layout that no budget fits is no plan
         plan = plan.with_layout(layout)
         plan.write(self.out)
+        self._laid_out = True
         return plan, layout
 
     def _needs(self, layout: Layout, heads: Sequence[tuple[str, dict[str, Any]]]) -> list[int]:
@@ -343,7 +346,6 @@ class Builder:
                 f"The index in {self.out} was finished, but {'; '.join(wrong)}. Restore the files, "
                 "or remove the directory and build again."
             )
-        shutil.rmtree(self.spool, ignore_errors=True)
         return self._report(manifest, proportional_bytes("self"))
 
     def _finish(
@@ -376,7 +378,6 @@ class Builder:
         run.end(report.seconds, report.peak_bytes)
         run.write(self.out)
         manifest.write(self.out)
-        shutil.rmtree(self.spool, ignore_errors=True)
         return report
 
     def _report(self, manifest: Manifest, peak: int) -> BuildReport:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from unspool import _native
-from unspool.errors import BudgetError, InputError
+from unspool.errors import BudgetError
 from unspool.index.settings import MIB, RESERVED
 
 LARGEST_SYMBOLS = (1 << 31) - 1
@@ -146,7 +146,7 @@ def check_document(symbols: int, tiers: Sequence[str], width: int, memory: int, 
     """Refuse a document that no shard within the budget can hold, before the corpus is read on."""
     need = shard_memory(tiers, width, symbols, 1) + 2 * RESERVED
     if need > memory:
-        raise InputError(
+        raise BudgetError(
             f"{where} is one document of {symbols:,} symbols: its shard needs {need // MIB + 1:,} "
             f"MiB, more than the memory budget of {memory // MIB:,} MiB. Give --memory "
             f"{need // MIB + 1}MiB, or split the document."

@@ -20,9 +20,11 @@ from unspool.corpus.sources import ReadReport, SourceFile, find_sources
 from unspool.errors import ConfigError, InputError
 from unspool.index.ingest import Item
 from unspool.index.plan import SourceDigest
-from unspool.index.settings import PIECE_SIZE, BuildSettings
+from unspool.index.settings import MIB, BuildSettings
 
 _BLOCK = 1 << 20
+TASK_SIZE = 8 * MIB
+"""Bytes of files, as they lie on disk, that are read as one task."""
 
 
 class FileReader:
@@ -80,7 +82,7 @@ class Listing:
         groups: list[list[dict[str, Any]]] = [[]]
         size = 0
         for file in self.files:
-            if groups[-1] and size + file.size > PIECE_SIZE:
+            if groups[-1] and size + file.size > TASK_SIZE:
                 groups.append([])
                 size = 0
             groups[-1].append(asdict(file))
