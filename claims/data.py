@@ -28,8 +28,8 @@ import orjson
 from unspool._cache import cache_folder
 from unspool.cli._output import emit_text, message
 from unspool.corpus.html import html_to_text
-from unspool.corpus.readers import ReadReport, read_sources
-from unspool.corpus.sources import find_sources
+from unspool.corpus.readers import read_sources
+from unspool.corpus.sources import ReadReport, find_sources
 from unspool.errors import InputError
 
 LOCK = Path(__file__).with_name("data.lock")
@@ -62,7 +62,6 @@ DISTINCT = (
     *(f"libreoffice-help-{language}" for language in ("en-us", *_LANGUAGES)),
     "dict-gcide",
     "wordnet-base",
-    "bible-kjv-text",
 )
 """As much prose and code in as many languages as documentation packages give."""
 SMALL = ("manpages", "manpages-dev")
@@ -70,6 +69,9 @@ _TEXTS = ("*.html", "*.xhtml", "*.htm", "*.txt", "*.txt.gz", "*.rst.gz", "*.page
           "*/wordnet/data.*", "*/man/man?/*.gz")  # fmt: skip
 _LONG_LINE = 16
 """Bytes from which a line that was met before is left out of the deduplicated corpus."""
+
+
+_TELL_EVERY = 20_000_000
 
 
 def data_dir() -> Path:
@@ -279,6 +281,8 @@ def _corpus(
                 total.update(line)
                 documents += 1
                 size += len(text)
+                if size // _TELL_EVERY > (size - len(text)) // _TELL_EVERY:
+                    message(f"{name}: {size / 1e6:.0f} MB, {documents:,} pages, now {id}")
         origins = {
             p: json.loads((_package(p).parent / "origin.json").read_text()) for p in packages
         }
