@@ -33,7 +33,7 @@ def test_rows_are_a_sorted_permutation_of_all_places(tmp_path: Path, name, tier,
     assert sorted(places) == [(d, p) for d, t in enumerate(documents) for p in range(len(t) + 1)]
     key = backward_key if tier == "fm" else forward_key
     keys = [key(documents[d], p) for d, p in places]
-    # A separator sorts below every symbol, so a text that ends sorts below one that goes on.
+    # What ends sorts below what goes on: a separator is below every symbol.
     assert all(a <= b for a, b in itertools.pairwise(keys))
 
 

@@ -97,7 +97,7 @@ def test_back_off_to_the_longest_suffix(case):
         found = ix.infgram(q)
         assert found[0] == length
         assert following(found[1:]) == (brute.count(suffix), brute.next(suffix)), prompt
-        for symbol in (-1, *brute.next(suffix)):
+        for symbol in (-1, *list(brute.next(suffix))[:3]):
             expected = (length, *brute.prob(suffix, symbol))
             assert tuple(ix.infgram_prob(q, symbol)) == expected, (prompt, symbol)
 

@@ -52,7 +52,7 @@ def test_sizes_around_sixteen_bits(tmp_path: Path, size, kind, tier):
 @pytest.mark.parametrize("tier", ["fm", "sa"])
 @pytest.mark.parametrize(("width", "alphabet"), WIDE)
 def test_wide_alphabets(tmp_path: Path, tier, width, alphabet):
-    first = 0 if width == 2 else 0xFFFFFFFF - alphabet + 1
+    first = 0 if width == 2 else 2**32 - alphabet
     text = random_text(2 * alphabet, alphabet, alphabet, first)
     documents = cut(text, 5, 3)
     ix = build(tmp_path, documents, tier, width)

@@ -125,5 +125,5 @@ def recode(corpus: Corpus, width: int) -> Corpus:
     """The same corpus with symbols spread over 1-, 2- or 4-byte values, order kept."""
     if width == 1:
         return corpus
-    scale = 257 if width == 2 else 16843009
+    scale = 257 if width == 2 else 16843009  # 255 becomes the largest value of the width
     return [[s * scale for s in d] for d in corpus]
