@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,10 +172,6 @@ def check_ids(query: Sequence[Any] | NDArray[Any], size: int, what: str) -> NDAr
 
 def load_tokenizer(name: str) -> Tokens:
     """The tokenizer that `--alphabet tokenizer:NAME` names: a file, a folder, or a known name."""
-    path = Path(name)
-    file = path / TOKENIZER_FILE if path.is_dir() else path
-    if file.is_file():
-        return Tokens.from_bytes(file.read_bytes())
-    from unspool.corpus.tokenise import load_tokenizer as load_named
+    from unspool.corpus.tokenise import load_tokenizer as load
 
-    return Tokens(load_named(name))
+    return Tokens(load(name))

@@ -195,6 +195,8 @@ def _minimal(starts: Sequence[Keys], window: int) -> list[_Interval]:
     For each start l, r(l) is the first place by which every clause has come up again; [l, r(l)] is
     minimal if and only if r of the next start is larger.
     """
+    if not all(len(keys) for keys in starts):
+        return []
     firsts = np.unique(np.concatenate(starts))
     lasts = firsts.copy()
     reached = np.ones(len(firsts), dtype=bool)
