@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
     try:
         registered = discover(options.source)
+        if options.all:
+            return max(measure(benchmark, options) for benchmark in registered.values())
         if options.list or not options.name:
             _list(registered)
             return 0 if options.list else 2
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("name", nargs="?", help="the benchmark")
+    parser.add_argument("--all", action="store_true", help="every benchmark, one after the other")
     parser.add_argument("--list", action="store_true", help="show what can be measured")
     parser.add_argument("--against", help="peers, separated by commas; 'none' for ours alone")
     parser.add_argument(
