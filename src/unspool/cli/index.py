@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cyclopts import App
 
+from unspool.cli._args import MAY_BE_DASH
 from unspool.cli._output import (
     emit_json,
     emit_table,
@@ -22,7 +23,7 @@ app = App(name="index", help="Build, describe and verify exact search indexes.")
 
 @app.command
 def build(
-    paths: list[str],
+    paths: Annotated[list[str], MAY_BE_DASH],
     /,
     *,
     out: Path,
@@ -204,11 +205,12 @@ class _Bars:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def update(self, stage: str, done: float, total: float | None) -> None:
+    def update(self, stage: str, done: int | float, total: int | float | None) -> None:
+        whole = None if total is None else float(total)
         if stage != self._stage:
             self._stage = stage
             self._stack.close()
             self._bar = self._stack.enter_context(
-                progress(stage.capitalize(), total=total, unit="B", quiet=self._quiet)
+                progress(stage.capitalize(), total=whole, unit="B", quiet=self._quiet)
             )
-        self._bar.update(done, total=total)
+        self._bar.update(float(done), total=whole)

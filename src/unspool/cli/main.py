@@ -16,6 +16,7 @@ from typing import NoReturn
 import cyclopts
 
 from unspool import errors
+from unspool.cli import _args
 from unspool.cli._output import message
 
 _VERBS = (
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def run(tokens: Sequence[str], *, debug: bool = False) -> int:
     """Run one command line and return its exit code; with `debug`, let exceptions through."""
+    _args.given[:] = tokens
     if tokens and not tokens[0].startswith("-") and tokens[0] not in _KNOWN:
         return _unknown_verb(tokens[0])
     try:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App
 
+from unspool.cli._args import MAY_BE_DASH
 from unspool.cli._output import emit_json, emit_table, human_number, message
 
 if TYPE_CHECKING:
@@ -22,7 +23,14 @@ _BATCH = 4096
 
 
 @app.command
-def count(directory: Path, queries: list[str], /, *, ids: bool = False, json: bool = False) -> None:
+def count(
+    directory: Path,
+    queries: Annotated[list[str], MAY_BE_DASH],
+    /,
+    *,
+    ids: bool = False,
+    json: bool = False,
+) -> None:
     """Count how often each query occurs.
 
     For example:
@@ -199,7 +207,7 @@ def prob(
 @app.command
 def trace(
     directory: Path,
-    text: str,
+    text: Annotated[str, MAY_BE_DASH],
     /,
     *,
     min_length: int = 1,
