@@ -22,7 +22,8 @@ _TABLES: dict[str, dict[str, str]] = {
 
 def names(kind: str) -> list[str]:
     """Every name of a kind, sorted."""
-    return sorted({*_TABLES.get(kind, {}), *(e.name for e in entry_points(group=f"unspool.{kind}"))})
+    others = (entry.name for entry in entry_points(group=f"unspool.{kind}"))
+    return sorted({*_TABLES.get(kind, {}), *others})
 
 
 def resolve(kind: str, name: str) -> Any:

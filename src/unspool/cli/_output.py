@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,6 +163,7 @@ def stdout_console() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
+@runtime_checkable
 class Progress(Protocol):
     """How a long call says where it is."""
 
