@@ -146,10 +146,7 @@ class Core:
         """A match of so many symbols with the text around it."""
         shard, document, _ = place
         low, high = self._bytes_of(place, length)
-        span = self.holdings.span(shard, document, low, high)
-        text = span.text
-        if context:
-            text = self.holdings.context(shard, document, low, high, context)
+        span, text = self.holdings.in_context(shard, document, low, high, context)
         return Hit(span, text, self.holdings.number(shard, document))
 
     def _bytes_of(self, place: Place, length: int) -> tuple[int, int]:

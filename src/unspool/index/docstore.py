@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from unspool.errors import IndexCorrupt
 from unspool.index.sections import TOKEN_STRIDE, id_digest
 
-_KEPT_FRAMES = 16
+_KEPT_FRAMES = 8
+_KEPT_LINES = 32
 _LARGEST_FRAME = 1 << 31
 
 
@@ -106,7 +107,7 @@ class DocumentTable:
         self._section = _Section(source, shard, "docs")
         self._frames = _Frames(self._section)
         self._ids = _Section(source, shard, "ids")
-        self._lines: tuple[int, list[bytes]] = (-1, [])
+        self._lines: OrderedDict[int, list[bytes]] = OrderedDict()
 
     @property
     def documents(self) -> int:
@@ -115,10 +116,12 @@ class DocumentTable:
     def describe(self, document: int) -> tuple[str, dict[str, Any]]:
         """The id and metadata of a document, by its number in the shard."""
         frame = self._frames.frame_of(document)
-        held, lines = self._lines
-        if held != frame:
+        lines = self._lines.get(frame)
+        if lines is None:
             lines = self._frames.frame(frame).splitlines()
-            self._lines = (frame, lines)
+            self._lines[frame] = lines
+            if len(self._lines) > _KEPT_LINES:
+                self._lines.pop(next(iter(self._lines)), None)
         place = document - int(self._frames.first[frame])
         try:
             value = orjson.loads(lines[place])

@@ -190,15 +190,19 @@ class Holdings:
         text = self.read(shard, document, start, end).decode("utf-8", "replace")
         return Span(self.describe(shard, document)[0], start, end, text)
 
-    def context(self, shard: int, document: int, start: int, end: int, around: int) -> str:
-        """A span with up to `around` bytes on each side, cut inward to whole characters."""
-        low = max(0, start - around)
-        high = min(self.length(shard, document), end + around)
+    def in_context(
+        self, shard: int, document: int, start: int, end: int, around: int
+    ) -> tuple[Span, str]:
+        """A span, and it with up to `around` bytes on each side, cut inward to whole characters."""
+        length = self.length(shard, document)
+        low, high = max(0, start - around), min(length, end + around)
         data = self.read(shard, document, low, high)
         first = _character_start(data) if low else 0
-        last = _character_end(data) if high < self.length(shard, document) else len(data)
+        last = _character_end(data) if high < length else len(data)
         first, last = min(first, start - low), max(last, end - low)
-        return data[first:last].decode("utf-8", "replace")
+        text = data[start - low : end - low].decode("utf-8", "replace")
+        span = Span(self.describe(shard, document)[0], start, end, text)
+        return span, data[first:last].decode("utf-8", "replace")
 
 
 def _character_start(data: bytes) -> int:
