@@ -125,7 +125,7 @@ def find_sources(
             raise InputError(f"{argument!r} cannot be read: {_reason(error)}.") from error
         if stat.S_ISDIR(status.st_mode):
             walk = _Walk(argument, tuple(include), tuple(exclude), skipped, report)
-            report.sources.extend(walk.files("", argument))
+            report.sources.extend(walk.files())
         else:
             size = status.st_size if stat.S_ISREG(status.st_mode) else -1
             name = os.path.basename(argument)
@@ -151,15 +151,15 @@ class _Walk:
     skip: set[str]
     report: ReadReport
 
-    def files(self, prefix: str, folder: str) -> Iterator[SourceFile]:
-        try:
-            with os.scandir(folder) as listing:
-                entries = [(entry, entry.is_dir(follow_symlinks=False)) for entry in listing]
-        except OSError as error:
-            raise InputError(f"The folder {folder!r} cannot be read: {_reason(error)}.") from error
-        # With a slash after folders, the order of names is the order of whole relative paths.
-        entries.sort(key=lambda pair: os.fsencode(pair[0].name) + (b"/" if pair[1] else b""))
-        for entry, is_folder in entries:
+    def files(self) -> Iterator[SourceFile]:
+        # A stack of our own, since folders may nest deeper than Python's calls.
+        stack = [("", self._entries(self.root))]
+        while stack:
+            prefix, entries = stack[-1]
+            entry, is_folder = next(entries, (None, False))
+            if entry is None:
+                stack.pop()
+                continue
             relative = prefix + entry.name
             if self.exclude and _matches(relative, entry.name, self.exclude):
                 self.report.skipped["excluded"] += 1
@@ -168,7 +168,17 @@ class _Walk:
             elif self.skip and os.path.realpath(entry.path) in self.skip:
                 self.report.skipped["output folder"] += 1
             else:
-                yield from self.files(relative + "/", entry.path)
+                stack.append((relative + "/", self._entries(entry.path)))
+
+    def _entries(self, folder: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
+        try:
+            with os.scandir(folder) as listing:
+                entries = [(entry, entry.is_dir(follow_symlinks=False)) for entry in listing]
+        except OSError as error:
+            raise InputError(f"The folder {folder!r} cannot be read: {_reason(error)}.") from error
+        # With a slash after folders, the order of names is the order of whole relative paths.
+        entries.sort(key=lambda pair: os.fsencode(pair[0].name) + (b"/" if pair[1] else b""))
+        return iter(entries)
 
     def _file(self, entry: os.DirEntry[str], relative: str) -> Iterator[SourceFile]:
         reason = ""
