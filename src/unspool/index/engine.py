@@ -284,6 +284,12 @@ class Index:
         """The number of a document, by its id."""
         return self._holdings.number(*self._holdings.resolve(identifier))
 
+    def symbols(self, document: str | int) -> NDArray[np.uint32]:
+        """All symbols of a document: byte values or token ids."""
+        shard, local = self._holdings.resolve(document)
+        length = self._native.document_length(shard, local)
+        return self._holdings.symbols(shard, local, 0, length)
+
     def to_text(self, out: str | os.PathLike[str]) -> ExportReport:
         """Write every document back: one record each into a `.jsonl` file, else one file each into
         a directory, under its id. The bytes are those that were indexed."""
@@ -298,6 +304,15 @@ class Index:
     def info(self) -> IndexInfo:
         """What the index holds and how it was built."""
         return self._core.info
+
+    def shards(self) -> list[tuple[int, int]]:
+        """For each shard, its documents and the bytes that a stored symbol takes."""
+        infos = map(self._native.info, range(self._native.num_shards))
+        return [(info["documents"], info["width"]) for info in infos]
+
+    def tokenizer_json(self) -> bytes | None:
+        """The stored tokenizer of a token index."""
+        return self._core.tokens.to_bytes() if self._core.tokens else None
 
     def warm(self) -> None:
         """Ask the system to read the parts of the index that every query needs."""

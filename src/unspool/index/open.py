@@ -61,7 +61,7 @@ def open_index(
     if not given:
         raise ConfigError("No index was given: name at least one directory.")
     folders = [Path(path) for path in given]
-    if any(_is_v4(folder) for folder in folders):
+    if any(not (f / MANIFEST).exists() and (f / "tokenized.0").is_file() for f in folders):
         from unspool.index.v4 import open_v4
 
         if len(folders) > 1:
@@ -69,10 +69,6 @@ def open_index(
         return open_v4(folders[0])
     manifests = [read_manifest(folder) for folder in folders]
     return _open(folders, manifests, load, _choose_tier(manifests, tier))
-
-
-def _is_v4(folder: Path) -> bool:
-    return not (folder / MANIFEST).exists() and (folder / "tokenized.0").is_file()
 
 
 def _choose_tier(manifests: Sequence[Manifest], tier: str | None) -> str:
