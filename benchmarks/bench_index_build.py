@@ -46,7 +46,9 @@ def ours(corpus: str, megabytes: int, tier: str, workers: int, memory: str, samp
             isa_sample=inverse,
         )
         found = {"seconds": report.seconds, "bytes": report.bytes_index}
-        return rate(workload, found) | {"shards": len(list(out.glob("*.idx")))}
+        with unspool.open_index(out) as ix:
+            shards = ix.info().shards
+        return rate(workload, found) | {"shards": shards, "reported_peak_bytes": report.peak_bytes}
 
     return Timed(call)
 
