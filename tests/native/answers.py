@@ -37,6 +37,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _first_rows(lo: int, hi: int) -> Any:
+    return np.array(range(lo, min(hi, lo + 50)), dtype=np.uint64)
+
+
 def questions(text: bytes) -> list[Callable[[_native.Index], Any]]:
     asked: list[Callable[[_native.Index], Any]] = []
     for q in [*QUERIES, text[40:48], text[100:164]]:
@@ -45,7 +49,7 @@ def questions(text: bytes) -> list[Callable[[_native.Index], Any]]:
             lambda ix, q=q: ix.next(q),
             lambda ix, q=q: ix.prob(q, -1),
             lambda ix, q=q: ix.infgram(b"xq" + q),
-            lambda ix, q=q: ix.locate(0, np.arange(*ix.ranges(q)[0], dtype=np.uint64)[:50], len(q)),
+            lambda ix, q=q: ix.locate(0, _first_rows(*ix.ranges(q)[0]), len(q)),
         ]
     asked += [
         lambda ix: ix.count_batch(QUERIES),
