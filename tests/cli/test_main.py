@@ -197,6 +197,12 @@ def test_list_systems_as_a_table_and_as_json() -> None:
     assert all(line["proof"] == "unproven" for line in lines if not line["claims"])
 
 
+def test_a_terminal_without_unicode_shows_escapes() -> None:
+    done = unspool("list", "systems", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "CASTILLO" in done.stdout
+
+
 def test_list_methods_and_tasks() -> None:
     names = [
         json.loads(s)["name"] for s in unspool("list", "methods", "--json").stdout.splitlines()

@@ -77,6 +77,13 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_a_file_name_that_is_not_utf8_has_a_json_form(capsys: pytest.CaptureFixture[str]) -> None:
+    _output.emit_json({"document": "a\udcff.txt"})
+    assert capsys.readouterr().out == '{"document": "a\\udcff.txt"}\n'
+    with pytest.raises(TypeError):
+        _output.emit_json({"what": object()})
+
+
 def test_a_table_in_a_pipe_is_aligned_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
     _output.emit_table(["query", "count"], [["the", 12], ["x" * 300, 3]], right=("count",))
     lines = capsys.readouterr().out.splitlines()

@@ -7,6 +7,7 @@ escapes control characters by itself.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -87,7 +88,10 @@ def emit_json(obj: Any) -> None:
     options = (
         orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
     )
-    line = orjson.dumps(obj, default=_to_json, option=options)
+    try:
+        line = orjson.dumps(obj, default=_to_json, option=options)
+    except orjson.JSONEncodeError:  # a file name that is not UTF-8 holds lone surrogates
+        line = json.dumps(obj, default=_to_json).encode() + b"\n"
     sys.stdout.flush()
     buffer = getattr(sys.stdout, "buffer", None)
     if buffer is None:
