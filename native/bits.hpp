@@ -129,19 +129,55 @@ inline RankBit chunk_rank(const u8* data, u32 kind_length, u32 x) {
   return kind == kChangesFrom0 ? RankBit{ones, bit} : RankBit{x - ones, bit ^ 1};
 }
 
-// Ones before bit x (< 2048) of a superblock, counted from the superblock's start, and that bit.
-inline RankBit record_rank(const u8* record, u32 x) {
-  const u32 chunk = x / kChunkBits;
+// What precedes one chunk of a superblock: ones, and bytes of data.
+struct ChunkPlace {
+  u32 ones, offset, kind;
+};
+inline ChunkPlace place_chunk(const u8* record, u32 chunk) {
+#if defined(__SSE2__)
+  alignas(16) static constexpr u64 kBefore[8][2] = {
+      {0, 0}, {0xFF, 0xFF}, {0xFFFF, 0xFFFF}, {0xFFFFFF, 0xFFFFFF}, {0xFFFFFFFF, 0xFFFFFFFF},
+      {0xFFFFFFFFFF, 0xFFFFFFFFFF}, {0xFFFFFFFFFFFF, 0xFFFFFFFFFFFF},
+      {0xFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFF}};
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(record));
+  const __m128i before = _mm_load_si128(reinterpret_cast<const __m128i*>(kBefore[chunk]));
+  const __m128i seen = _mm_and_si128(all, before);
+  const __m128i lengths = _mm_set_epi64x(0x3F3F3F3F3F3F3F3F, -1);
+  const __m128i sums = _mm_sad_epu8(_mm_and_si128(seen, lengths), _mm_setzero_si128());
+  // A chunk of 256 ones has count 0 (mod 256) and descriptor "no zeros".
+  const __m128i full = _mm_set_epi64x(0x4040404040404040, -1);
+  const u32 all_ones = static_cast<u32>(_mm_movemask_epi8(_mm_cmpeq_epi8(seen, full))) >> 8;
+  return {static_cast<u32>(_mm_cvtsi128_si32(sums)) +
+              256 * static_cast<u32>(__builtin_popcount(all_ones)),
+          static_cast<u32>(_mm_cvtsi128_si32(_mm_srli_si128(sums, 8))), record[8 + chunk]};
+#else
   const u64 before = chunk ? ~u64{0} >> (64 - 8 * chunk) : 0;
   const u64 counts = load<u64>(record), kinds = load<u64>(record + 8);
   constexpr u64 six = 0x3F3F3F3F3F3F3F3Full, full = 0x4040404040404040ull;
-  const u64 offset = sum_bytes(kinds & six & before);
-  // A chunk of 256 ones has count 0 (mod 256) and descriptor "no zeros".
-  const u32 all_ones = count_zero_bytes((kinds ^ full) | ~before);
-  const u32 base = static_cast<u32>(sum_bytes(counts & before)) + 256 * all_ones;
-  const RankBit r =
-      chunk_rank(record + 16 + offset, static_cast<u32>(kinds >> (8 * chunk)) & 255, x % kChunkBits);
-  return {base + r.rank, r.bit};
+  return {static_cast<u32>(sum_bytes(counts & before)) +
+              256 * count_zero_bytes((kinds ^ full) | ~before),
+          static_cast<u32>(sum_bytes(kinds & six & before)), record[8 + chunk]};
+#endif
+}
+
+// Ones before bit x (< 2048) of a superblock, counted from the superblock's start, and that bit.
+inline RankBit record_rank(const u8* record, u32 x) {
+  const ChunkPlace c = place_chunk(record, x / kChunkBits);
+  const RankBit r = chunk_rank(record + 16 + c.offset, c.kind, x % kChunkBits);
+  return {c.ones + r.rank, r.bit};
+}
+
+// record_rank of two positions x <= y, without the bits: nearly always in one chunk.
+struct RankPair {
+  u32 x, y;
+};
+inline RankPair record_rank_pair(const u8* record, u32 x, u32 y) {
+  if (x / kChunkBits != y / kChunkBits)
+    return {record_rank(record, x).rank, record_rank(record, y).rank};
+  const ChunkPlace c = place_chunk(record, x / kChunkBits);
+  const u8* data = record + 16 + c.offset;
+  return {c.ones + chunk_rank(data, c.kind, x % kChunkBits).rank,
+          c.ones + chunk_rank(data, c.kind, y % kChunkBits).rank};
 }
 
 }  // namespace hybrid
@@ -163,13 +199,17 @@ struct Super {
   u32 rank, uniform;
 };
 
-inline Super find_super(const MappedFile& f, const BitUnit& unit, u32 i) {
-  const u8* p = f.at(unit.dir_entry(i), 2 * kDirEntry);
-  const u64 here = load<u64>(p), next = load<u64>(p + 4) >> 16;
+// From two neighbouring directory entries, in the low 48 bits of each.
+inline Super super_of(const MappedFile& f, u64 data, u64 here, u64 next) {
   const u32 rank = here & 0xFFFFFF, offset = (here >> 24) & 0xFFFFFF;
   const u32 next_rank = next & 0xFFFFFF, next_offset = (next >> 24) & 0xFFFFFF;
   if (next_offset == offset) return {nullptr, rank, next_rank != rank};
-  return {f.at(unit.data + offset, u64{next_offset} - offset), rank, 0};
+  return {f.at(data + offset, u64{next_offset} - offset), rank, 0};
+}
+
+inline Super find_super(const MappedFile& f, const BitUnit& unit, u32 i) {
+  const u8* p = f.at(unit.dir_entry(i), 2 * kDirEntry);
+  return super_of(f, unit.data, load<u64>(p), load<u64>(p + 4) >> 16);
 }
 
 inline hybrid::RankBit super_rank(const Super& s, u32 i) {

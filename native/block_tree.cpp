@@ -72,100 +72,152 @@ struct BlockCursor {
   }
 };
 
-void BlockTree::rank_many(RankJob* jobs, std::size_t n) {
-  BlockCursor cursors[kGroup];
-  for (std::size_t first = 0; first < n; first += kGroup) {
-    const std::size_t count = std::min(kGroup, n - first);
-    std::size_t active = 0;
-    for (std::size_t j = 0; j < count; ++j) {
-      RankJob& job = jobs[first + j];
-      BlockCursor& cursor = cursors[active];
-      cursor.tree = job.tree;
-      if (job.i >= job.tree->length_) {
-        job.out = load<u64>(job.tree->file_->at(job.tree->first_rows_ + 8 * (u64{job.c} + 1), 8));
-        continue;
-      }
-      cursor.slot = static_cast<u32>(j);
-      cursor.i = static_cast<u32>(job.i % kBlock);
-      cursor.fetch_block(job.i / kBlock, job.c);
-      ++active;
+// The two ends of a range on their way down one block; or one end alone (hi is null), where the
+// range begins and ends in different blocks.
+struct StepCursor {
+  const MappedFile* file;
+  const u8* head;             // the block: entries, levels, directory
+  u32 origin, levels, dir;    // from head: the symbol's entry, the levels, the directory
+  u32 num_levels, num_bits;
+  u64 data;                   // file offset of the records
+  u64 base;
+  u64* lo;
+  u64* hi;
+  u32 i, j, code, depth, length, first;
+  Super super_i, super_j;
+  bool together;
+
+  // Positions are relative to the block; an end may stand just past its last symbol.
+  void begin(const BlockTree& tree, u64 k, u64 position_i, u64 position_j, u64* out_lo, u64* out_hi,
+             u32 c) {
+    file = tree.file_;
+    const BlockTree::Block b = tree.block(k);
+    const BitUnit unit = tree.unit(b);
+    // Entries, levels and directory: one check for all that is read of them in this step.
+    head = file->at(b.offset, unit.data - b.offset);
+    origin = 8 * c;
+    levels = 8 * tree.sigma_;
+    dir = b.unit;
+    data = unit.data;
+    num_levels = b.bits_levels % 64;
+    num_bits = unit.bits;
+    i = static_cast<u32>(position_i);
+    j = static_cast<u32>(position_j);
+    lo = out_lo;
+    hi = out_hi;
+    prefetch(head + origin);
+    prefetch(head + levels);
+    prefetch(head + dir + kDirEntry * (i / kSuperBits));
+  }
+  // Loads the symbol's entry; false where no level is needed.
+  bool start() {
+    const u64 e = load<u64>(head + origin);
+    base = e & kMask40;
+    length = static_cast<u32>(e >> 59);
+    if (length == 0 || length == kWholeBlock) {
+      *lo = length ? (base + i) & kMask40 : base;
+      if (hi) *hi = length ? (base + j) & kMask40 : base;
+      return false;
     }
-    std::size_t kept = 0;
-    for (std::size_t a = 0; a < active; ++a) {
-      RankJob& job = jobs[first + cursors[a].slot];
-      if (cursors[a].start(job.c)) {
-        if (kept != a) cursors[kept] = cursors[a];
-        ++kept;
-      } else {
-        job.out = cursors[a].base;
-      }
+    if (UNSPOOL_UNLIKELY(length > num_levels))
+      throw Corrupt(file->path() + ": a code is longer than its block. The file is damaged.");
+    code = static_cast<u32>(e >> 40 & 0x7FFFF) << (32 - length);
+    depth = 0;
+    return true;
+  }
+  void place() {
+    first = load<u32>(head + levels + 12 * depth);
+    if (UNSPOOL_UNLIKELY(first + i >= num_bits || first + j >= num_bits))
+      throw Corrupt(file->path() + ": a position lies outside its block. The file is damaged.");
+    prefetch(head + dir + kDirEntry * ((first + i) / kSuperBits));
+  }
+  Super find_at(u32 position) const {
+    const u8* p = head + dir + kDirEntry * (position / kSuperBits);
+    return super_of(*file, data, load<u64>(p), load<u64>(p + 4) >> 16);
+  }
+  void find() {
+    super_i = find_at(first + i);
+    if (super_i.record) {
+      prefetch(super_i.record);
+      prefetch(super_i.record + 64);
+      prefetch(super_i.record + 128);
     }
-    active = kept;
-    while (active) {
-      for (std::size_t a = 0; a < active; ++a) cursors[a].place();
-      for (std::size_t a = 0; a < active; ++a) cursors[a].find();
-      kept = 0;
-      for (std::size_t a = 0; a < active; ++a) {
-        BlockCursor& cursor = cursors[a];
-        const u32 bit = (cursor.code >> (cursor.length - 1 - cursor.depth)) & 1;
-        cursor.move(super_rank(cursor.super, cursor.level.first + cursor.i), bit);
-        if (cursor.depth == cursor.length) {
-          jobs[first + cursor.slot].out = (cursor.base + cursor.i) & kMask40;
-        } else {
-          if (kept != a) cursors[kept] = cursor;
-          ++kept;
-        }
-      }
-      active = kept;
+    together = (first + i) / kSuperBits == (first + j) / kSuperBits;
+    if (together) return;
+    super_j = find_at(first + j);
+    if (super_j.record) {
+      prefetch(super_j.record);
+      prefetch(super_j.record + 64);
     }
   }
-}
+  // Moves down one level; false when the step is over.
+  bool move() {
+    u32 rank_i, rank_j;
+    if (!hi) {
+      rank_i = rank_j = super_rank(super_i, first + i).rank;
+    } else if (together && super_i.record) {
+      const auto r = hybrid::record_rank_pair(super_i.record, (first + i) % kSuperBits,
+                                              (first + j) % kSuperBits);
+      rank_i = super_i.rank + r.x;
+      rank_j = super_i.rank + r.y;
+    } else {
+      rank_i = super_rank(super_i, first + i).rank;
+      rank_j = super_rank(together ? super_i : super_j, first + j).rank;
+    }
+    const u8* level = head + levels + 12 * depth;
+    const u32 ones = load<u32>(level + 4);
+    if (code >> 31) {
+      const u32 zeros = load<u32>(level + 8);
+      i = zeros + rank_i - ones;
+      j = zeros + rank_j - ones;
+    } else {
+      i -= rank_i - ones;
+      j -= rank_j - ones;
+    }
+    code <<= 1;
+    if (i == j && hi) {  // none of the symbols before either end is c
+      *lo = *hi = 0;
+      return false;
+    }
+    if (++depth < length) return true;
+    *lo = (base + i) & kMask40;
+    if (hi) *hi = (base + j) & kMask40;
+    return false;
+  }
+};
 
-void BlockTree::rank_single(RankJob* pairs, std::size_t n) {
-  BlockCursor cursors[kGroup];
-  for (std::size_t first = 0; first < n; first += kGroup) {
-    const std::size_t count = std::min(kGroup, n - first);
-    for (std::size_t j = 0; j < count; ++j) {
-      RankJob& job = pairs[2 * (first + j)];
-      cursors[j].tree = job.tree;
-      cursors[j].slot = static_cast<u32>(j);
-      cursors[j].i = static_cast<u32>(job.i % kBlock);
-      cursors[j].fetch_block(job.i / kBlock, job.c);
-    }
-    std::size_t active = 0;
-    for (std::size_t a = 0; a < count; ++a) {
-      RankJob* job = pairs + 2 * (first + cursors[a].slot);
-      if (cursors[a].start(job->c)) {
-        if (active != a) cursors[active] = cursors[a];
-        ++active;
+void BlockTree::step_many(StepJob* jobs, std::size_t n) {
+  StepCursor cursors[kGroup + 1];
+  u8 active[kGroup + 1];
+  for (std::size_t next = 0; next < n;) {
+    std::size_t used = 0;
+    while (next < n && used + 2 <= kGroup) {
+      StepJob& job = jobs[next++];
+      const BlockTree& tree = *job.tree;
+      if (job.lo >= job.hi || job.hi > tree.length_) {
+        if (job.hi > tree.length_) throw Corrupt(tree.file_->path() + ": a row lies outside the index.");
+        job.lo = job.hi = 0;
+        continue;
+      }
+      const u64 k = job.lo / kBlock, l = (job.hi - 1) / kBlock;
+      const u64 lo = job.lo, hi = job.hi;
+      if (k == l) {
+        cursors[used++].begin(tree, k, lo - k * kBlock, hi - k * kBlock, &job.lo, &job.hi, job.c);
       } else {
-        job[0].out = cursors[a].base;
-        job[1].out = cursors[a].base + (cursors[a].length == kWholeBlock);
+        cursors[used++].begin(tree, k, lo - k * kBlock, lo - k * kBlock, &job.lo, nullptr, job.c);
+        cursors[used++].begin(tree, l, hi - l * kBlock, hi - l * kBlock, &job.hi, nullptr, job.c);
       }
     }
-    while (active) {
-      for (std::size_t a = 0; a < active; ++a) cursors[a].place();
-      for (std::size_t a = 0; a < active; ++a) cursors[a].find();
+    std::size_t left = 0;
+    for (std::size_t a = 0; a < used; ++a)
+      if (cursors[a].start()) active[left++] = static_cast<u8>(a);
+    while (left) {
+      for (std::size_t a = 0; a < left; ++a) cursors[active[a]].place();
+      for (std::size_t a = 0; a < left; ++a) cursors[active[a]].find();
       std::size_t kept = 0;
-      for (std::size_t a = 0; a < active; ++a) {
-        BlockCursor& cursor = cursors[a];
-        RankJob* job = pairs + 2 * (first + cursor.slot);
-        const u32 bit = (cursor.code >> (cursor.length - 1 - cursor.depth)) & 1;
-        const hybrid::RankBit r = super_rank(cursor.super, cursor.level.first + cursor.i);
-        if (r.bit != bit) {
-          job[0].out = job[1].out = 0;
-          continue;
-        }
-        cursor.move(r, bit);
-        if (cursor.depth == cursor.length) {
-          job[0].out = (cursor.base + cursor.i) & kMask40;
-          job[1].out = job[0].out + 1;
-        } else {
-          if (kept != a) cursors[kept] = cursor;
-          ++kept;
-        }
-      }
-      active = kept;
+      for (std::size_t a = 0; a < left; ++a)
+        if (cursors[active[a]].move()) active[kept++] = active[a];
+      left = kept;
     }
   }
 }

@@ -24,12 +24,11 @@ inline constexpr u32 kBlockLog = 16;
 inline constexpr u32 kCodeLimit = 18;
 inline constexpr u64 kMask40 = (u64{1} << 40) - 1;
 
-// One symbol's row bounds: the rows whose last column is c, before rows i, start at `out`.
-struct RankJob {
+// Rows [lo, hi) become the rows of the same matches with one symbol more; empty where lo == hi.
+struct StepJob {
   const class BlockTree* tree;
-  u64 i;     // row in the last column without the sentinel
-  u32 c;     // dense symbol
-  u64 out;
+  u64 lo, hi;  // in the last column without the sentinel
+  u32 c;       // dense symbol
 };
 
 // One row walked back by one symbol.
@@ -46,11 +45,8 @@ class BlockTree {
   BlockTree() = default;
   void open(const Container& container, u64 length, u32 sigma);
 
-  // C[c] + occurrences of c before row i, for many jobs side by side.
-  static void rank_many(RankJob* jobs, std::size_t n);
-  // As rank_many for pairs (2 j, 2 j + 1) that are one row apart: one walk a pair, which ends where
-  // the row's symbol is another. On a miss both results are equal.
-  static void rank_single(RankJob* pairs, std::size_t n);
+  // Many steps side by side.
+  static void step_many(StepJob* jobs, std::size_t n);
   // The symbol of row i, and the row that it leads to.
   static void walk_many(WalkJob* jobs, std::size_t n);
 
@@ -77,6 +73,7 @@ class BlockTree {
     u32 first, ones, zeros;
   };
   friend struct BlockCursor;
+  friend struct StepCursor;
 
   Block block(u64 k) const {
     return load<Block>(file_->at(blocks_ + k * sizeof(Block), sizeof(Block)));

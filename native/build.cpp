@@ -14,6 +14,7 @@
 #include "block_tree.hpp"
 #include "container.hpp"
 #include "doc_table.hpp"
+#include "prefix_table.hpp"
 #include "query.hpp"
 #include "sais.hpp"
 #include "token_matrix.hpp"
@@ -257,7 +258,7 @@ class Stopwatch {
 template <class Symbol, class Int>
 void transform(const Symbol* text, Int* sa, u64 n, const BuildRequest& request, Params& params,
                std::vector<u64>& marks, PackedWriter& samples, std::vector<u64>& inverse,
-               Poll& poll) {
+               PrefixCounter& prefixes, Poll& poll) {
   u8* column = reinterpret_cast<u8*>(sa);
   const u64 a = request.sa_sample, b = request.isa_sample;
   const bool power = (a & (a - 1)) == 0;
@@ -269,6 +270,7 @@ void transform(const Symbol* text, Int* sa, u64 n, const BuildRequest& request, 
       prefetch(text + (q > 0 ? q - 1 : 0));
     }
     const u64 p = static_cast<u64>(sa[i]);
+    if constexpr (sizeof(Symbol) == 1) prefixes.add(i, __builtin_bswap64(load<u64>(text + p)));
     if (p == 0) {
       params.sentinel_row = i;
       continue;
@@ -314,7 +316,9 @@ void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 r
   params.isample_bits = std::max(1u, bit_width(n / request.sa_sample));
   std::vector<u64> marks(rows / 64 + 2, 0), inverse((n - 1) / request.isa_sample + 1, 0);
   PackedWriter samples(static_cast<u32>(params.sample_bits));
-  transform<Symbol, Int>(text, array.as<Int>(), n, request, params, marks, samples, inverse, poll);
+  PrefixCounter prefixes(n);
+  transform<Symbol, Int>(text, array.as<Int>(), n, request, params, marks, samples, inverse, prefixes,
+                         poll);
   array.shrink(rows * sizeof(Symbol));
 
   watch.stage("write");
@@ -327,6 +331,7 @@ void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 r
   out.end();
   write_alphabet(out, values);
   params.pairs = write_pairs(out, text, n, 0, sigma);
+  if (sizeof(Symbol) == 1 && request.width == 1) params.prefix_slots = prefixes.write(out, n);
   text_buffer.reset();
   if (request.width == 1) {
     if constexpr (sizeof(Symbol) <= 2)

@@ -52,6 +52,7 @@ FmShard<Jobs>::FmShard(std::unique_ptr<Container> container) : container_(std::m
     throw Corrupt(path + ": the header contradicts itself. The file is damaged.");
   tree_.open(*container_, rows_ - 1, alphabet_.sigma());
   docs_.open(*container_, documents_);
+  prefixes_.open(*container_, alphabet_.sigma() <= 256 ? p.prefix_slots : 0);
   first_rows_ = container_->need("ROWS").offset;
   const Section samples = container_->need("SAMPLES"), inverse = container_->need("INVERSE");
   samples_ = samples.offset;
@@ -67,10 +68,45 @@ FmShard<Jobs>::FmShard(std::unique_ptr<Container> container) : container_(std::m
 }
 
 template <class Jobs>
+u64 FmShard<Jobs>::begin_search(const u32* query, u64 length, u64* lo, u64* hi) const {
+  *lo = *hi = 0;
+  if (query[0] == kAbsent) return length;
+  if (length == 1 || query[1] == kAbsent) {
+    if (length > 1) return length;
+    *lo = first_row(query[0]);
+    *hi = first_row(query[0] + 1);
+    return 1;
+  }
+  if (!prefixes_.empty() && length >= kPrefixLengths[0]) {
+    u64 keys[kNumPrefixLengths];
+    u32 tries = 0;
+    u64 key = 0;
+    for (u32 i = 0; i < std::min<u64>(length, 8); ++i) {
+      if (query[i] == kAbsent) return length;
+      key |= u64{query[i]} << (8 * i);
+      if (tries < kNumPrefixLengths && i + 1 == kPrefixLengths[tries]) {
+        prefixes_.fetch(key);
+        keys[tries++] = key;
+      }
+    }
+    while (tries--)
+      if (prefixes_.find(keys[tries], lo, hi)) return kPrefixLengths[tries];
+  }
+  if (has_pairs_) {
+    const u8* p = file().at(pairs_ + 5 * (u64{query[1]} * alphabet_.sigma() + query[0]), 13);
+    *lo = load<u64>(p) & kMask40;
+    *hi = load<u64>(p + 5) & kMask40;
+    return 2;
+  }
+  *lo = first_row(query[0]);
+  *hi = first_row(query[0] + 1);
+  return 1;
+}
+
+template <class Jobs>
 void FmShard<Jobs>::find_many(Find<FmShard>* finds, std::size_t n, Poll& poll) {
   constexpr std::size_t kGroup = 48;
-  typename Jobs::Rank wide[2 * kGroup], narrow[2 * kGroup];
-  u32 wide_of[kGroup], narrow_of[kGroup];
+  typename Jobs::Step steps[kGroup];
   struct Active {
     u32 find;
     u64 at;
@@ -89,25 +125,12 @@ void FmShard<Jobs>::find_many(Find<FmShard>* finds, std::size_t n, Poll& poll) {
         continue;
       }
       f.lo = f.hi = 0;
-      const u32 c0 = f.query[0];
-      if (c0 == kAbsent) continue;
-      u64 at = 1;
-      if (f.length >= 2 && s.has_pairs_) {
-        const u32 c1 = f.query[1];
-        if (c1 == kAbsent) continue;
-        const u8* p = s.file().at(s.pairs_ + 5 * (u64{c1} * s.alphabet_.sigma() + c0), 13);
-        f.lo = load<u64>(p) & kMask40;
-        f.hi = load<u64>(p + 5) & kMask40;
-        at = 2;
-      } else {
-        f.lo = s.first_row(c0);
-        f.hi = s.first_row(c0 + 1);
-      }
+      const u64 at = s.begin_search(f.query, f.length, &f.lo, &f.hi);
       if (at == f.length || f.lo >= f.hi) continue;
       active[num_active++] = {id, at};
     }
     if (!num_active) break;
-    std::size_t num_wide = 0, num_narrow = 0, kept = 0;
+    std::size_t kept = 0;
     for (std::size_t a = 0; a < num_active; ++a) {
       Find<FmShard>& f = finds[active[a].find];
       const FmShard& s = *f.shard;
@@ -116,33 +139,15 @@ void FmShard<Jobs>::find_many(Find<FmShard>* finds, std::size_t n, Poll& poll) {
         f.lo = f.hi = 0;
         continue;
       }
-      if (f.hi - f.lo == 1) {
-        narrow_of[num_narrow] = static_cast<u32>(kept);
-        // Row sentinel_row_ is preceded by the sentinel, which no query continues with.
-        if (f.lo == s.sentinel_row_) {
-          f.lo = f.hi = 0;
-          continue;
-        }
-        narrow[2 * num_narrow++] = {&s.tree_, s.skip_sentinel(f.lo), c, 0};
-      } else {
-        wide_of[num_wide] = static_cast<u32>(kept);
-        wide[2 * num_wide] = {&s.tree_, s.skip_sentinel(f.lo), c, 0};
-        wide[2 * num_wide++ + 1] = {&s.tree_, s.skip_sentinel(f.hi), c, 0};
-      }
+      steps[kept] = {&s.tree_, s.skip_sentinel(f.lo), s.skip_sentinel(f.hi), c};
       active[kept++] = active[a];
     }
     num_active = kept;
-    if (num_wide) Tree::rank_many(wide, 2 * num_wide);
-    if (num_narrow) Tree::rank_single(narrow, num_narrow);
-    for (std::size_t j = 0; j < num_wide; ++j) {
-      Find<FmShard>& f = finds[active[wide_of[j]].find];
-      f.lo = wide[2 * j].out;
-      f.hi = wide[2 * j + 1].out;
-    }
-    for (std::size_t j = 0; j < num_narrow; ++j) {
-      Find<FmShard>& f = finds[active[narrow_of[j]].find];
-      f.lo = narrow[2 * j].out;
-      f.hi = narrow[2 * j + 1].out;
+    Tree::step_many(steps, num_active);
+    for (std::size_t a = 0; a < num_active; ++a) {
+      Find<FmShard>& f = finds[active[a].find];
+      f.lo = steps[a].lo;
+      f.hi = steps[a].hi;
     }
     work += num_active;
     kept = 0;
@@ -168,7 +173,7 @@ void FmShard<Jobs>::find_many(Find<FmShard>* finds, std::size_t n, Poll& poll) {
 template <class Jobs>
 void FmShard<Jobs>::extend_many(Extend<FmShard>* steps, std::size_t n) {
   constexpr std::size_t kGroup = 32;
-  typename Jobs::Rank jobs[2 * kGroup];
+  typename Jobs::Step jobs[kGroup];
   for (std::size_t first = 0; first < n; first += kGroup) {
     const std::size_t count = std::min(kGroup, n - first);
     std::size_t used = 0;
@@ -186,14 +191,13 @@ void FmShard<Jobs>::extend_many(Extend<FmShard>* steps, std::size_t n) {
         continue;
       }
       of[used] = static_cast<u32>(j);
-      jobs[2 * used] = {&s.tree_, s.skip_sentinel(e.lo), e.symbol, 0};
-      jobs[2 * used++ + 1] = {&s.tree_, s.skip_sentinel(e.hi), e.symbol, 0};
+      jobs[used++] = {&s.tree_, s.skip_sentinel(e.lo), s.skip_sentinel(e.hi), e.symbol};
     }
-    Tree::rank_many(jobs, 2 * used);
+    Tree::step_many(jobs, used);
     for (std::size_t j = 0; j < used; ++j) {
       Extend<FmShard>& e = steps[first + of[j]];
-      e.lo = jobs[2 * j].out;
-      e.hi = std::max(e.lo, jobs[2 * j + 1].out);
+      e.lo = jobs[j].lo;
+      e.hi = std::max(e.lo, jobs[j].hi);
       if (e.hi > e.shard->rows_)
         throw Corrupt(e.shard->file().path() + ": a search left the index. The file is damaged.");
     }

@@ -5,7 +5,7 @@
 // and the symbols before a match in R are those after it in the document. The sentinel is kept out
 // of the rank structure: its row is known, and rows after it move up by one.
 // Sections: ROWS (first row of each dense symbol, u64), ALPHABET (external value of dense ids 2 and
-// up, u32), DOCS, SAMPLES and INVERSE (packed), PAIRS (5 bytes each), and those of the rank structure.
+// up, u32), DOCS, SAMPLES and INVERSE (packed), PAIRS (5 bytes each), PREFIXES, and those of the rank structure.
 // Cost: a step is one rank pair; locate walks at most sa_sample - 1 steps.
 #pragma once
 #include <array>
@@ -15,6 +15,7 @@
 #include "container.hpp"
 #include "doc_table.hpp"
 #include "poll.hpp"
+#include "prefix_table.hpp"
 #include "query.hpp"
 #include "token_matrix.hpp"
 
@@ -22,12 +23,12 @@ namespace unspool {
 
 struct BlockTreeJobs {
   using Tree = BlockTree;
-  using Rank = RankJob;
+  using Step = StepJob;
   using Walk = WalkJob;
 };
 struct TokenMatrixJobs {
   using Tree = TokenMatrix;
-  using Rank = TokenMatrix::RankJob;
+  using Step = TokenMatrix::StepJob;
   using Walk = TokenMatrix::WalkJob;
 };
 
@@ -79,6 +80,8 @@ class FmShard {
   const MappedFile& file() const { return container_->file(); }
 
  private:
+  // Looks up the first symbols of a query; how many, at most its length.
+  u64 begin_search(const u32* query, u64 length, u64* lo, u64* hi) const;
   u64 first_row(u32 c) const { return load<u64>(file().at(first_rows_ + 8 * u64{c}, 8)); }
   u64 skip_sentinel(u64 row) const { return row - (row > sentinel_row_); }
 
@@ -86,6 +89,7 @@ class FmShard {
   Tree tree_;
   Alphabet alphabet_;
   DocTable docs_;
+  PrefixTable prefixes_;
   u64 rows_, documents_, sentinel_row_, sa_sample_, isa_sample_;
   u64 first_rows_ = 0, samples_ = 0, inverse_ = 0, pairs_ = 0;
   u64 num_samples_ = 0, num_inverse_ = 0;

@@ -134,6 +134,9 @@ MappedFile::MappedFile(const std::string& path, bool ram) : path_(path) {
   base_ = static_cast<u8*>(area);
   static_assert(kSlack <= 4096);
   if (ram) {
+#ifdef MADV_HUGEPAGE
+    madvise(base_, mapped_, MADV_HUGEPAGE);  // a rank is a few reads far apart: spare the page walks
+#endif
     for (u64 done = 0; done < size_;) {
       const ssize_t got = ::pread(fd, base_ + done, size_ - done, static_cast<off_t>(done));
       if (got < 0 && errno == EINTR) continue;
@@ -154,6 +157,7 @@ MappedFile::MappedFile(const std::string& path, bool ram) : path_(path) {
     slot_ = take_slot(base_, round_up(size_, page_size), &poisoned_);
   }
   ::close(fd);
+  mark_pages(~u64{0});
 }
 
 MappedFile::~MappedFile() {
@@ -161,12 +165,16 @@ MappedFile::~MappedFile() {
   if (base_) munmap(base_, mapped_);
 }
 
+void MappedFile::mark_pages(u64 value) {
+  const u64 words = size_ / kPage / 64 + 1;
+  checked_ = std::make_unique<std::atomic<u64>[]>(words);
+  for (u64 w = 0; w < words; ++w) checked_[w].store(value, std::memory_order_relaxed);
+}
+
 void MappedFile::set_checksums(const u8* crcs, u64 pages) {
   crcs_ = crcs;
   pages_ = pages;
-  const u64 words = ceil_div(size_, kPage) / 64 + 1;
-  checked_ = std::make_unique<std::atomic<u64>[]>(words);
-  for (u64 w = 0; w < words; ++w) checked_[w].store(0, std::memory_order_relaxed);
+  mark_pages(0);
   checked_[0].store(1, std::memory_order_relaxed);  // the header page has a checksum of its own
 }
 
@@ -176,16 +184,19 @@ bool MappedFile::page_is_sound(u64 page) const {
   return crc32c(base_ + begin, length) == load<u32>(crcs_ + page * 4);
 }
 
-void MappedFile::check_page(u64 page) const {
-  // Pages past the table hold the table itself, which was checked when the file was opened.
-  if (page < pages_ && !page_is_sound(page)) {
-    throw_if_poisoned();
-    throw Corrupt(path_ + ": bytes " + std::to_string(page * kPage) + " to " +
-                  std::to_string(std::min(size_, (page + 1) * kPage)) +
-                  " do not match their checksum. The file is damaged: restore it from a copy, or "
-                  "delete it and run the same build again.");
+void MappedFile::check_pages(u64 first, u64 last) const {
+  for (u64 page = first; page <= last; ++page) {
+    if (seen(page)) continue;
+    // Pages past the table hold the table itself, which was checked when the file was opened.
+    if (page < pages_ && !page_is_sound(page)) {
+      throw_if_poisoned();
+      throw Corrupt(path_ + ": bytes " + std::to_string(page * kPage) + " to " +
+                    std::to_string(std::min(size_, (page + 1) * kPage)) +
+                    " do not match their checksum. The file is damaged: restore it from a copy, or "
+                    "delete it and run the same build again.");
+    }
+    checked_[page / 64].fetch_or(u64{1} << (page % 64), std::memory_order_relaxed);
   }
-  checked_[page / 64].fetch_or(u64{1} << (page % 64), std::memory_order_relaxed);
 }
 
 void MappedFile::out_of_bounds(u64 offset, u64 length) const {

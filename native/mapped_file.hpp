@@ -23,18 +23,15 @@ class MappedFile {
   const std::string& path() const { return path_; }
   u64 size() const { return size_; }
 
-  // Pages [0, pages) are checked from now on; without this call nothing is.
+  // Pages [0, pages) are checked from now on; before this call none is.
   void set_checksums(const u8* crcs, u64 pages);
 
   // Pointer to [offset, offset + length), bounds and pages checked.
   const u8* at(u64 offset, u64 length) const {
     if (UNSPOOL_UNLIKELY(length > size_ || offset > size_ - length)) out_of_bounds(offset, length);
-    if (UNSPOOL_LIKELY(checked_ != nullptr && length != 0)) {
-      const u64 last = (offset + length - 1) / kPage;
-      for (u64 page = offset / kPage; page <= last; ++page)
-        if (UNSPOOL_UNLIKELY(!(checked_[page / 64].load(std::memory_order_relaxed) >> (page % 64) & 1)))
-          check_page(page);
-    }
+    const u64 first = offset / kPage, last = (offset + length - (length != 0)) / kPage;
+    // Nearly always one page, or two that were both seen before.
+    if (UNSPOOL_UNLIKELY(!(seen(first) && seen(last) && last - first < 2))) check_pages(first, last);
     return base_ + offset;
   }
   // Pointer without any check, for prefetching only.
@@ -55,7 +52,11 @@ class MappedFile {
 
  private:
   friend struct BusGuard;
-  void check_page(u64 page) const;
+  bool seen(u64 page) const {
+    return checked_[page / 64].load(std::memory_order_relaxed) >> (page % 64) & 1;
+  }
+  void mark_pages(u64 value);
+  void check_pages(u64 first, u64 last) const;
   [[noreturn]] void out_of_bounds(u64 offset, u64 length) const;
   [[noreturn]] void throw_poisoned() const;
 
@@ -66,6 +67,7 @@ class MappedFile {
   const u8* crcs_ = nullptr;
   u64 pages_ = 0;
   int slot_ = -1;
+  // One bit a page; set for all of them in a file without checksums.
   std::unique_ptr<std::atomic<u64>[]> checked_;
   std::atomic<bool> poisoned_{false};
 };

@@ -68,47 +68,57 @@ u32 TokenMatrix::leaf_symbol(u32 depth, u64 position) const {
   return static_cast<u32>(symbol);
 }
 
-void TokenMatrix::rank_many(RankJob* jobs, std::size_t n) {
+void TokenMatrix::step_many(StepJob* jobs, std::size_t n) {
   constexpr std::size_t kGroup = 32;
-  for (std::size_t first = 0; first < n; first += kGroup) {
-    const std::size_t count = std::min(kGroup, n - first);
+  for (std::size_t start = 0; start < n; start += kGroup) {
+    const std::size_t count = std::min(kGroup, n - start);
     Symbol symbols[kGroup];
-    u64 position[kGroup];
-    u32 deepest = 0;
+    u8 active[kGroup];
+    std::size_t left = 0;
     for (std::size_t j = 0; j < count; ++j) {
-      const RankJob& job = jobs[first + j];
+      StepJob& job = jobs[start + j];
+      if (job.hi > job.tree->length_)
+        throw Corrupt(job.tree->file_->path() + ": a row lies outside the index.");
       symbols[j] = job.tree->symbol(job.c);
-      position[j] = job.i;
-      if (job.i >= job.tree->length_) symbols[j].length = 0;
-      deepest = std::max(deepest, symbols[j].length);
+      if (symbols[j].length > job.tree->levels_)
+        throw Corrupt(job.tree->file_->path() + ": a code is too long.");
+      active[left++] = static_cast<u8>(j);
     }
-    if (deepest > 63) throw Corrupt("A code is too long.");
-    for (u32 l = 0; l < deepest; ++l) {
-      for (std::size_t j = 0; j < count; ++j)
-        if (l < symbols[j].length) jobs[first + j].tree->prefetch_bit(l, position[j]);
-      for (std::size_t j = 0; j < count; ++j) {
-        if (l >= symbols[j].length) continue;
-        const TokenMatrix* t = jobs[first + j].tree;
-        const u64 ones = t->bit_rank(l, position[j]).rank;
-        const u32 bit = (symbols[j].code >> (symbols[j].length - 1 - l)) & 1;
-        position[j] = bit ? t->level(l).zeros + ones : position[j] - ones;
+    for (u32 l = 0; left; ++l) {
+      std::size_t kept = 0;
+      for (std::size_t a = 0; a < left; ++a) {
+        StepJob& job = jobs[start + active[a]];
+        const Symbol& s = symbols[active[a]];
+        if (job.lo >= job.hi) {
+          job.lo = job.hi = 0;
+          continue;
+        }
+        if (l == s.length) {
+          job.lo += s.base;
+          job.hi += s.base;
+          continue;
+        }
+        job.tree->prefetch_bit(l, job.lo);
+        if (job.hi - job.lo > kSuperBits) job.tree->prefetch_bit(l, job.hi);
+        active[kept++] = active[a];
+      }
+      left = kept;
+      for (std::size_t a = 0; a < left; ++a) {
+        StepJob& job = jobs[start + active[a]];
+        const Symbol& s = symbols[active[a]];
+        const u64 ones_lo = job.tree->bit_rank(l, job.lo).rank;
+        const u64 ones_hi = job.tree->bit_rank(l, job.hi).rank;
+        if ((s.code >> (s.length - 1 - l)) & 1) {
+          const u64 zeros = job.tree->level(l).zeros;
+          job.lo = zeros + ones_lo;
+          job.hi = zeros + ones_hi;
+        } else {
+          job.lo -= ones_lo;
+          job.hi -= ones_hi;
+        }
       }
     }
-    for (std::size_t j = 0; j < count; ++j) {
-      RankJob& job = jobs[first + j];
-      if (job.i >= job.tree->length_)
-        job.out = load<u64>(job.tree->file_->at(job.tree->first_rows_ + 8 * (u64{job.c} + 1), 8));
-      else
-        job.out = symbols[j].base + position[j];
-    }
   }
-}
-
-void TokenMatrix::rank_single(RankJob* pairs, std::size_t n) {
-  for (std::size_t j = 0; j < n; ++j) {
-    pairs[2 * j + 1] = {pairs[2 * j].tree, pairs[2 * j].i + 1, pairs[2 * j].c, 0};
-  }
-  rank_many(pairs, 2 * n);
 }
 
 void TokenMatrix::walk_many(WalkJob* jobs, std::size_t n) {

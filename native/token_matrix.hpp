@@ -15,11 +15,10 @@ namespace unspool {
 
 class TokenMatrix {
  public:
-  struct RankJob {
+  struct StepJob {
     const TokenMatrix* tree;
-    u64 i;
+    u64 lo, hi;
     u32 c;
-    u64 out;
   };
   struct WalkJob {
     const TokenMatrix* tree;
@@ -29,8 +28,8 @@ class TokenMatrix {
   };
 
   void open(const Container& container, u64 length, u32 sigma);
-  static void rank_many(RankJob* jobs, std::size_t n);
-  static void rank_single(RankJob* pairs, std::size_t n);
+  // Rows [lo, hi) become those of the same matches with one symbol more; empty where lo == hi.
+  static void step_many(StepJob* jobs, std::size_t n);
   static void walk_many(WalkJob* jobs, std::size_t n);
 
   // Calls f(symbol, count) for each symbol in rows [lo, hi).

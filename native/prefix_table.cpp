@@ -1,0 +1,34 @@
+#include "prefix_table.hpp"
+
+#include "query.hpp"
+
+namespace unspool {
+
+void PrefixCounter::keep(u32 l, u64 count) {
+  const u32 length = kPrefixLengths[l];
+  u64 key = 0;
+  // A row's suffix holds the query backwards: its last symbol is the query's first.
+  for (u32 i = 0; i < length; ++i) {
+    const u64 symbol = (previous_ >> (56 - 8 * i)) & 255;
+    if (symbol <= kSeparator) return;
+    key = key << 8 | symbol;
+  }
+  entries_.push_back({key, first_[l] | count << 40});
+}
+
+u64 PrefixCounter::write(ContainerWriter& out, u64 rows) {
+  for (u32 l = 0; l < kNumPrefixLengths; ++l) close(l, rows);
+  const u64 slots = entries_.size() + entries_.size() / 4 + 1;
+  std::vector<Entry> table(slots, Entry{0, 0});
+  for (const Entry& e : entries_) {
+    u64 slot = prefix_slot(e.key, slots);
+    while (table[slot].key) slot = slot + 1 == slots ? 0 : slot + 1;
+    table[slot] = e;
+  }
+  out.begin("PREFIXES");
+  out.write_all(table);
+  out.end();
+  return slots;
+}
+
+}  // namespace unspool
