@@ -114,7 +114,7 @@ def windows(
         if held and total + cost > size:
             yield _span(document, held)
             # At least one piece leaves, so every window begins later than the one before.
-            while held and (total > overlap or total + cost > size):
+            while held and (total > overlap or total + cost > size or not overlap):
                 total -= held.popleft()[1]
         held.append((piece, cost))
         total += cost
