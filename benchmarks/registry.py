@@ -116,6 +116,9 @@ def benchmark(
         timeout: Seconds after which a contender's process is ended and reported as failed.
     """
 
+    if not tests:
+        raise ConfigError(f"Benchmark {name} names no tests that must pass before it is measured.")
+
     def register(function: Contender) -> Contender:
         found = Benchmark(
             name=name,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run as runner
-from benchmarks.registry import discover
+from benchmarks.registry import benchmark, discover
+from unspool.errors import ConfigError
 
 SUITE = """
     import time
@@ -41,10 +42,16 @@ SUITE = """
     def double():
         return lambda: {{"value": 80, "rate": 5.0}}
 
-    @benchmark("t_per", tests=(), runs=10, seconds=0.0)
+    @benchmark("t_per", tests={tests!r}, runs=10, seconds=0.0)
     def per():
         return Timed(lambda: time.sleep(0.01), per=100)
 """
+
+
+@pytest.fixture(autouse=True)
+def tests_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares the pytest run that comes before a measurement; the test about it undoes this."""
+    monkeypatch.setattr(runner, "_tests_pass", lambda tests: True)
 
 
 @pytest.fixture
@@ -107,14 +114,21 @@ def test_rows_are_appended_never_replaced(suite: Path, tmp_path: Path) -> None:
 
 def test_divides_by_the_operations_in_a_call(suite: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    (suite.parent / "suite.py").write_text(suite.read_text().replace("tests=()", "tests=['x']"))
     assert call(suite, out, "t_per", "--dry") == 0
     assert not out.exists()  # --dry writes nothing
     registered = discover(str(suite))["t_per"]
     assert registered.points({}) == [{}]
 
 
-def test_measures_nothing_while_its_tests_fail(suite: Path, tmp_path: Path) -> None:
+def test_a_benchmark_without_tests_is_refused() -> None:
+    with pytest.raises(ConfigError, match="t_bare names no tests"):
+        benchmark("t_bare", tests=())
+
+
+def test_measures_nothing_while_its_tests_fail(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
     (tmp_path / "test_passes.py").write_text("def test_it():\n    assert False\n")
     out = tmp_path / "results"
     assert call(suite, out, "t_size", "--against", "none") == 1

@@ -93,7 +93,7 @@ def run(tokens: Sequence[str], *, debug: bool = False) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        message("Interrupted. What was finished is kept; the same command continues.")
+        message("Interrupted. The same command continues where this one stopped.")
         return 130
     except BrokenPipeError:
         # Whatever is still buffered has no reader: send it nowhere, so that exiting is silent.
