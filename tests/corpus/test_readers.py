@@ -115,6 +115,16 @@ def test_binary_files_are_refused(tmp_path):
         read(path)
 
 
+def test_the_error_says_how_to_convert(tmp_path):
+    with pytest.raises(EncodingError, match=r"iconv -f UTF-16 -t UTF-8"):
+        read(write(tmp_path / "a.txt", "é".encode("utf-16")))
+    page = b'<meta charset="iso-8859-1"><p>caf\xe9'
+    with pytest.raises(EncodingError, match=r"says that it is iso-8859-1: convert .*iso-8859-1 -t"):
+        read(write(tmp_path / "a.html", page))
+    with pytest.raises(EncodingError, match=r"0xe9\)\. Convert it, or leave"):
+        read(write(tmp_path / "a.html", page.replace(b"iso-8859-1", b"utf-8")))
+
+
 ARCHIVES = {
     "gz": (lambda data: gzip.compress(data, 1), gzip.decompress),
     "zst": (zstandard.ZstdCompressor(level=1).compress, None),

@@ -4,12 +4,13 @@ Formats: text (anything that is valid UTF-8), HTML, JSON lines, JSON arrays, Par
 .zst of each. Plain text comes out byte for byte as it lies in the file: decoded strictly, line
 ends, byte order mark and normalisation left alone, so offsets hold in the file itself. For HTML,
 records and replaced bytes they hold in the text that comes out.
-Cost: text 500 MB/s from large files, JSON lines 200 MB/s, HTML 20 MB/s; memory is one document
-(and for each document about 150 bytes, to find repeated ids).
+Cost, a core: text 500 MB/s from large files and 40,000 small files a second, JSON lines 250 MB/s,
+HTML 20 MB/s; memory is one document (and for each about 150 bytes, to find repeated ids).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -30,6 +31,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with bytes read so far and bytes in all (of the files on disk)."""
 
 _BINARY_SNIFF = 8192
+_CHARSET = re.compile(rb"(?:charset|encoding)=[\"']?([A-Za-z0-9_-]{2,20})", re.IGNORECASE)
 _PROGRESS_EVERY = 1 << 20
 
 
@@ -185,7 +187,7 @@ class _Reader:
     def _documents(self, source: SourceFile) -> Iterator[tuple[int, str, bytes, dict[str, Any]]]:
         limit = self._limit
         if source.format in ("txt", "html") and not source.compression and source.size > limit:
-            raise too_long(repr(source.path), limit, source.size)
+            raise too_long(_name(source), limit, source.size)
         with open_stream(source, self._count) as read:
             if source.format == "auto":
                 source, read = _sniff(source, read, self._fields.text)
@@ -208,31 +210,40 @@ class _Reader:
 
     def _text(self, source: SourceFile, read: Read) -> bytes:
         expected = source.size if source.size >= 0 and not source.compression else 0
-        data = read_all(read, self._limit, repr(source.path), expected)
+        data = read_all(read, self._limit, _name(source), expected)
         if self._fields.replace:
             mended = repair(data)
             self._report.replaced += mended.sequences
             self._report.replaced_bytes += mended.replaced_bytes
             return mended.data
         zero = data.find(b"\0", 0, _BINARY_SNIFF)
-        if zero >= 0:
-            raise EncodingError(
-                f"{source.path!r} is binary, or text that is not UTF-8: byte {zero:,} is zero. "
-                f"Leave it out ({_ADVICE})."
-            )
-        bad = first_invalid(data)
-        if bad is not None:
-            raise EncodingError(
-                f"{source.path!r} is not valid UTF-8 at byte {bad:,} (0x{data[bad]:02x}). "
-                f"Convert it, or leave it out ({_ADVICE})."
-            )
-        return data
+        bad = zero if zero >= 0 else first_invalid(data)
+        if bad is None:
+            return data
+        what = (
+            f"is binary, or text that is not UTF-8: byte {bad:,} is zero"
+            if bad == zero
+            else f"is not valid UTF-8 at byte {bad:,} (0x{data[bad]:02x})"
+        )
+        raise EncodingError(
+            f"{_name(source)} {what}. {_advice(data)}, or leave it out (exclude patterns), or read "
+            "it all the same with encoding_errors='replace' (--encoding-errors replace)."
+        )
 
 
-_ADVICE = (
-    "exclude patterns) or read it all the same with encoding_errors='replace' "
-    "(--encoding-errors replace"
-)
+def _name(source: SourceFile) -> str:
+    return "Standard input" if source.path == "-" else repr(source.path)
+
+
+def _advice(data: bytes) -> str:
+    """How to convert data that is not UTF-8, as far as it says what it is."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "It begins as UTF-16 does: convert it (iconv -f UTF-16 -t UTF-8)"
+    declared = _CHARSET.search(data, 0, 4096)
+    if declared and declared[1].lower() not in (b"utf-8", b"utf8"):
+        charset = declared[1].decode()
+        return f"It says that it is {charset}: convert it (iconv -f {charset} -t UTF-8)"
+    return "Convert it"
 
 
 def _sniff(source: SourceFile, read: Read, text_field: str) -> tuple[SourceFile, Read]:

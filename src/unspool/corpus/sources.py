@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from unspool.errors import InputError, PathNotFound
@@ -137,10 +137,11 @@ def find_sources(
 
 def format_of(name: str) -> tuple[str, str]:
     """Format and compression that a file name stands for; what is unknown is plain text."""
-    path = PurePath(name)
-    compression = _COMPRESSED.get(path.suffix.lower(), "")
-    inner = path.with_suffix("") if compression else path
-    return _FORMATS.get(inner.suffix.lower(), "txt"), compression
+    stem, extension = os.path.splitext(name)
+    compression = _COMPRESSED.get(extension.lower(), "")
+    if compression:
+        extension = os.path.splitext(stem)[1]
+    return _FORMATS.get(extension.lower(), "txt"), compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +215,11 @@ def _matches(relative: str, name: str, patterns: tuple[str, ...]) -> bool:
 
 def _not_text(name: str, kind: str, compression: str) -> str:
     """Why a walk does not read a file of this name; empty if it does."""
-    inner = PurePath(name).with_suffix("") if compression else PurePath(name)
-    extension = inner.suffix.lower()
+    stem, extension = os.path.splitext(os.path.splitext(name)[0] if compression else name)
+    extension = extension.lower()
     if kind in _NOT_WALKED:
         return f"extension {extension} (name it, or include='*{extension}')"
-    if kind != "txt" or extension in TEXT_EXTENSIONS or inner.stem.lower() in _TEXT_NAMES:
+    if kind != "txt" or extension in TEXT_EXTENSIONS or stem.lower() in _TEXT_NAMES:
         return ""
     return f"extension {extension}" if extension else "no extension"
 

