@@ -145,9 +145,9 @@ def _sdsl_build(kind: str, corpus: str, megabytes: int, tier: str = "") -> Timed
 
 
 for _benchmark in ("index-build", "index-build-sa", "index-build-core"):
-    for _name, (_, _package, _, _) in PYTHON_PEERS.items():
+    for _name, _about in PYTHON_PEERS.items():
         _make = partial(_python_build, _name)
-        peer(_benchmark, _name, package=_package, missing=missing_environment)(_make)
+        peer(_benchmark, _name, package=_about[1], missing=missing_environment)(_make)
     for _name, _kind in SDSL_PEERS.items():
         peer(_benchmark, _name, package="libsdsl-dev", missing=sdsl.why_not)(
             partial(_sdsl_build, _kind)

@@ -102,6 +102,19 @@ def measure(benchmark: Benchmark, options: argparse.Namespace) -> int:
     return int(failed)
 
 
+def compare(
+    benchmark: Benchmark, point: dict[str, Any], against: Sequence[str], runs: int
+) -> dict[str, Any]:
+    """One row as it would be appended, for claims; a peer that cannot run here is an error."""
+    peers, missing = _choose_peers(benchmark, ",".join(against) or "none")
+    if missing:
+        raise ConfigError("; ".join(f"{n} is not installed: {line}" for n, line in missing.items()))
+    row = _row(benchmark, point, [OURS, *peers], {}, runs)
+    for name, error in row["failed"].items():
+        raise ConfigError(f"{benchmark.name}: {name} failed: {error}")
+    return row
+
+
 def _parse_sweep(given: Sequence[str], benchmark: Benchmark) -> dict[str, list[Any] | None]:
     chosen: dict[str, list[Any] | None] = {}
     for item in given:

@@ -6,10 +6,11 @@
 | `<!-- help:begin VERB… -->` | the `--help` text of a verb |
 | `<!-- bench:begin NAME [FIGURE] -->` | the newest rows of a benchmark |
 | `<!-- claims:begin NAME -->` | the newest rows of a claim (see claims/README.md) |
+| `<!-- scale:begin TABLE -->` | what larger texts would take (see benchmarks/scale.py) |
 
 `reference/` is the Python language reference that ships in every CPython, one file a topic. The
 commands of all pages run in the order they stand in, README first, so that a later one can use
-what an earlier one wrote. `--only help,claims,bench` skips what is slow.
+what an earlier one wrote. `--only help,claims,bench,scale` skips what is slow.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scale import generator as scale_table
 from claims.tables import generator as claims_generator
 from claims.tables import markdown
 from docs_build.markers import Generator, fill_file, pages
@@ -33,7 +35,7 @@ from unspool.cli._output import human_bytes, human_number, human_seconds, messag
 from unspool.errors import InputError, UnspoolError
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("help", "claims", "bench", "run")
+KINDS = ("help", "claims", "bench", "scale", "run")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +60,7 @@ def generators(workplace: Path) -> dict[str, Generator]:
     return {
         "claims": claims_generator(ROOT / "claims" / "results"),
         "bench": benchmark_table,
+        "scale": scale_table,
         "help": help_text,
         "run": lambda command: command_output(command, workplace),
     }
