@@ -73,19 +73,23 @@ struct BlockCursor {
 };
 
 // The two ends of a range on their way down one block; or one end alone (hi is null), where the
-// range begins and ends in different blocks.
+// range begins and ends in different blocks. Between two calls its next cache lines are on their way.
 struct StepCursor {
   const MappedFile* file;
-  const u8* head;             // the block: entries, levels, directory
-  u32 origin, levels, dir;    // from head: the symbol's entry, the levels, the directory
-  u32 num_levels, num_bits;
-  u64 data;                   // file offset of the records
+  const u8* head;         // the block: entries, levels, directory
+  const u8* level;        // of the level we are on
+  u64 data;               // file offset of the records
   u64 base;
   u64* lo;
   u64* hi;
-  u32 i, j, code, depth, length, first;
-  Super super_i, super_j;
-  bool together;
+  u32 i, j;               // positions in the level
+  u32 x, y;               // positions in the unit
+  const u8* record_i;     // null: rank_i is the answer already
+  const u8* record_j;
+  u32 rank_i, rank_j;
+  u32 code, left;         // the next bits of the code, highest first; levels to go
+  u32 origin, dir, num_bits, num_levels;
+  bool uniform;           // what the bits of the last superblock without a record are
 
   // Positions are relative to the block; an end may stand just past its last symbol.
   void begin(const BlockTree& tree, u64 k, u64 position_i, u64 position_j, u64* out_lo, u64* out_hi,
@@ -96,7 +100,7 @@ struct StepCursor {
     // Entries, levels and directory: one check for all that is read of them in this step.
     head = file->at(b.offset, unit.data - b.offset);
     origin = 8 * c;
-    levels = 8 * tree.sigma_;
+    level = head + 8 * tree.sigma_;
     dir = b.unit;
     data = unit.data;
     num_levels = b.bits_levels % 64;
@@ -106,117 +110,126 @@ struct StepCursor {
     lo = out_lo;
     hi = out_hi;
     prefetch(head + origin);
-    prefetch(head + levels);
+    prefetch(level);
     prefetch(head + dir + kDirEntry * (i / kSuperBits));
   }
   // Loads the symbol's entry; false where no level is needed.
   bool start() {
     const u64 e = load<u64>(head + origin);
     base = e & kMask40;
-    length = static_cast<u32>(e >> 59);
-    if (length == 0 || length == kWholeBlock) {
-      *lo = length ? (base + i) & kMask40 : base;
-      if (hi) *hi = length ? (base + j) & kMask40 : base;
+    left = static_cast<u32>(e >> 59);
+    if (left == 0 || left == kWholeBlock) {
+      *lo = left ? (base + i) & kMask40 : base;
+      if (hi) *hi = left ? (base + j) & kMask40 : base;
       return false;
     }
-    if (UNSPOOL_UNLIKELY(length > num_levels))
+    if (UNSPOOL_UNLIKELY(left > num_levels))
       throw Corrupt(file->path() + ": a code is longer than its block. The file is damaged.");
-    code = static_cast<u32>(e >> 40 & 0x7FFFF) << (32 - length);
-    depth = 0;
+    code = static_cast<u32>(e >> 40 & 0x7FFFF) << (32 - left);
+    find();
     return true;
   }
-  void place() {
-    first = load<u32>(head + levels + 12 * depth);
-    if (UNSPOOL_UNLIKELY(first + i >= num_bits || first + j >= num_bits))
-      throw Corrupt(file->path() + ": a position lies outside its block. The file is damaged.");
-    prefetch(head + dir + kDirEntry * ((first + i) / kSuperBits));
-  }
-  Super find_at(u32 position) const {
-    const u8* p = head + dir + kDirEntry * (position / kSuperBits);
-    return super_of(*file, data, load<u64>(p), load<u64>(p + 4) >> 16);
-  }
+  // Looks the positions up in the directory and fetches their records.
   void find() {
-    super_i = find_at(first + i);
-    if (super_i.record) {
-      prefetch(super_i.record);
-      prefetch(super_i.record + 64);
-      prefetch(super_i.record + 128);
+    const u32 first = load<u32>(level);
+    x = first + i;
+    y = first + j;
+    if (UNSPOOL_UNLIKELY(x >= num_bits || y >= num_bits))
+      throw Corrupt(file->path() + ": a position lies outside its block. The file is damaged.");
+    const u32 super = x / kSuperBits;
+    record_i = find_super(super, x, &rank_i);
+    if (super == y / kSuperBits) {
+      record_j = record_i;
+      rank_j = record_i ? rank_i : rank_i + (uniform ? y - x : 0);
+    } else {
+      record_j = find_super(y / kSuperBits, y, &rank_j);
     }
-    together = (first + i) / kSuperBits == (first + j) / kSuperBits;
-    if (together) return;
-    super_j = find_at(first + j);
-    if (super_j.record) {
-      prefetch(super_j.record);
-      prefetch(super_j.record + 64);
+  }
+  const u8* find_super(u32 super, u32 position, u32* rank) {
+    const u8* p = head + dir + kDirEntry * super;
+    const u64 here = load<u64>(p), next = load<u64>(p + 4) >> 16;
+    const u32 offset = (here >> 24) & 0xFFFFFF, next_offset = (next >> 24) & 0xFFFFFF;
+    *rank = here & 0xFFFFFF;
+    if (next_offset == offset) {  // all bits equal
+      uniform = (next & 0xFFFFFF) != *rank;
+      if (uniform) *rank += position % kSuperBits;
+      return nullptr;
     }
+    const u8* record = file->at(data + offset, u64{next_offset} - offset);
+    prefetch(record);
+    prefetch(record + 64);
+    prefetch(record + 128);
+    return record;
   }
   // Moves down one level; false when the step is over.
-  bool move() {
-    u32 rank_i, rank_j;
-    if (!hi) {
-      rank_i = rank_j = super_rank(super_i, first + i).rank;
-    } else if (together && super_i.record) {
-      const auto r = hybrid::record_rank_pair(super_i.record, (first + i) % kSuperBits,
-                                              (first + j) % kSuperBits);
-      rank_i = super_i.rank + r.x;
-      rank_j = super_i.rank + r.y;
+  bool advance() {
+    if (record_i == record_j && record_i) {
+      if (hi) {
+        const auto r = hybrid::record_rank_pair(record_i, x % kSuperBits, y % kSuperBits);
+        rank_i += r.x;
+        rank_j += r.y;
+      } else {
+        rank_j = rank_i += hybrid::record_rank(record_i, x % kSuperBits).rank;
+      }
     } else {
-      rank_i = super_rank(super_i, first + i).rank;
-      rank_j = super_rank(together ? super_i : super_j, first + j).rank;
+      if (record_i) rank_i += hybrid::record_rank(record_i, x % kSuperBits).rank;
+      if (record_j) rank_j += hybrid::record_rank(record_j, y % kSuperBits).rank;
     }
-    const u8* level = head + levels + 12 * depth;
     const u32 ones = load<u32>(level + 4);
     if (code >> 31) {
-      const u32 zeros = load<u32>(level + 8);
-      i = zeros + rank_i - ones;
-      j = zeros + rank_j - ones;
+      const u32 to = load<u32>(level + 8) - ones;
+      i = to + rank_i;
+      j = to + rank_j;
     } else {
       i -= rank_i - ones;
       j -= rank_j - ones;
     }
-    code <<= 1;
-    if (i == j && hi) {  // none of the symbols before either end is c
+    if (i == j && hi) {  // none of the symbols between the ends is c
       *lo = *hi = 0;
       return false;
     }
-    if (++depth < length) return true;
-    *lo = (base + i) & kMask40;
-    if (hi) *hi = (base + j) & kMask40;
-    return false;
+    if (--left == 0) {
+      *lo = (base + i) & kMask40;
+      if (hi) *hi = (base + j) & kMask40;
+      return false;
+    }
+    code <<= 1;
+    level += 12;
+    find();
+    return true;
   }
 };
 
 void BlockTree::step_many(StepJob* jobs, std::size_t n) {
-  StepCursor cursors[kGroup + 1];
-  u8 active[kGroup + 1];
+  StepCursor cursors[kGroup];
+  StepCursor* active[kGroup];
   for (std::size_t next = 0; next < n;) {
     std::size_t used = 0;
     while (next < n && used + 2 <= kGroup) {
       StepJob& job = jobs[next++];
       const BlockTree& tree = *job.tree;
       if (job.lo >= job.hi || job.hi > tree.length_) {
-        if (job.hi > tree.length_) throw Corrupt(tree.file_->path() + ": a row lies outside the index.");
+        if (job.hi > tree.length_)
+          throw Corrupt(tree.file_->path() + ": a row lies outside the index.");
         job.lo = job.hi = 0;
         continue;
       }
       const u64 k = job.lo / kBlock, l = (job.hi - 1) / kBlock;
-      const u64 lo = job.lo, hi = job.hi;
+      const u64 lo = job.lo - k * kBlock, hi = job.hi - l * kBlock;
       if (k == l) {
-        cursors[used++].begin(tree, k, lo - k * kBlock, hi - k * kBlock, &job.lo, &job.hi, job.c);
+        cursors[used++].begin(tree, k, lo, hi, &job.lo, &job.hi, job.c);
       } else {
-        cursors[used++].begin(tree, k, lo - k * kBlock, lo - k * kBlock, &job.lo, nullptr, job.c);
-        cursors[used++].begin(tree, l, hi - l * kBlock, hi - l * kBlock, &job.hi, nullptr, job.c);
+        cursors[used++].begin(tree, k, lo, lo, &job.lo, nullptr, job.c);
+        cursors[used++].begin(tree, l, hi, hi, &job.hi, nullptr, job.c);
       }
     }
     std::size_t left = 0;
     for (std::size_t a = 0; a < used; ++a)
-      if (cursors[a].start()) active[left++] = static_cast<u8>(a);
+      if (cursors[a].start()) active[left++] = &cursors[a];
     while (left) {
-      for (std::size_t a = 0; a < left; ++a) cursors[active[a]].place();
-      for (std::size_t a = 0; a < left; ++a) cursors[active[a]].find();
       std::size_t kept = 0;
       for (std::size_t a = 0; a < left; ++a)
-        if (cursors[active[a]].move()) active[kept++] = active[a];
+        if (active[a]->advance()) active[kept++] = active[a];
       left = kept;
     }
   }

@@ -31,7 +31,7 @@ u64 DocTable::start(u64 i) const {
     const u64 ones = static_cast<u64>(__builtin_popcountll(word));
     if (skip < ones) break;
     skip -= ones;
-    if (++word_index >= high_words_) throw Corrupt(file_->path() + ": the document table is damaged.");
+    if (++word_index >= high_words_) damaged();
     word = load<u64>(file_->at(high_ + 8 * word_index, 8));
   }
   while (skip--) word &= word - 1;
@@ -54,17 +54,24 @@ u64 DocTable::find(u64 position) const {
   return a;
 }
 
-std::vector<u64> DocTable::all() const {
+void DocTable::damaged() const {
+  throw Corrupt(file_->path() + ": the document table is damaged.");
+}
+
+std::vector<u64> DocTable::lengths(u64 size) const {
   std::vector<u64> out;
-  out.reserve(entries_);
-  u64 i = 0;
+  out.reserve(documents_);
+  u64 i = 0, previous = 0;
   for (u64 w = 0; w < high_words_ && i < entries_; ++w)
     for (u64 word = load<u64>(file_->at(high_ + 8 * w, 8)); word && i < entries_; word &= word - 1) {
       const u64 at = w * 64 + static_cast<u64>(__builtin_ctzll(word));
-      out.push_back(((at - i) << bits_) | low(i));
+      const u64 start = ((at - i) << bits_) | low(i);
+      if (start > size || (i && start <= previous)) damaged();
+      if (i) out.push_back(start - previous - 1);
+      previous = start;
       ++i;
     }
-  if (i != entries_) throw Corrupt(file_->path() + ": the document table is damaged.");
+  if (i != entries_) damaged();
   return out;
 }
 

@@ -16,14 +16,20 @@ class DocTable {
   // Largest i with start(i) <= position.
   u64 find(u64 position) const;
   u64 documents() const { return documents_; }
-  // All entries, documents + 1 of them.
-  std::vector<u64> all() const;
+  // Symbols of document i; Corrupt where it does not lie in a text of `size`.
+  u64 length(u64 i, u64 size) const {
+    const u64 begin = start(i), end = start(i + 1);
+    if (begin >= end || end > size) damaged();
+    return end - begin - 1;
+  }
+  std::vector<u64> lengths(u64 size) const;
 
  private:
   u64 high_of_group(u64 g) const { return load<u64>(file_->at(groups_ + 8 * g, 8)); }
   u64 low(u64 i) const { return bits_ ? packed_get(*file_, low_, bits_, i) : 0; }
   u64 group_start(u64 g) const { return ((high_of_group(g) - 64 * g) << bits_) | low(64 * g); }
 
+  [[noreturn]] void damaged() const;
   const MappedFile* file_ = nullptr;
   u64 documents_ = 0, entries_ = 0, groups_ = 0, low_ = 0, high_ = 0, high_words_ = 0;
   u32 bits_ = 0;

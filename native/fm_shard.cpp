@@ -242,7 +242,7 @@ void FmShard<Jobs>::locate(const u64* rows, std::size_t n, u64 length, Hit* out,
   const auto finish = [&](std::size_t slot, u64 position) {
     const u64 document = docs_.find(position);
     const u64 start = docs_.start(document);
-    const u64 size = docs_.start(document + 1) - start - 1;
+    const u64 size = docs_.length(document, rows_ - 1);
     if (length == 0 && position == start) {  // nothing before it: where the document begins
       out[slot] = {document, 0};
       return;
@@ -299,8 +299,7 @@ void FmShard<Jobs>::locate(const u64* rows, std::size_t n, u64 length, Hit* out,
 
 template <class Jobs>
 void FmShard<Jobs>::extract(u64 document, u64 begin, u64 end, u32* out, Poll& poll) const {
-  const u64 start = docs_.start(document);
-  const u64 size = docs_.start(document + 1) - start - 1;
+  const u64 start = docs_.start(document), size = document_length(document);
   if (begin >= end) return;
   // R holds document symbol f at position start + size - f. Walks start at sampled positions and
   // read R downwards, so each walk yields a piece of the document forwards.
@@ -352,15 +351,12 @@ void FmShard<Jobs>::extract(u64 document, u64 begin, u64 end, u32* out, Poll& po
 
 template <class Jobs>
 u64 FmShard<Jobs>::document_length(u64 document) const {
-  return docs_.start(document + 1) - docs_.start(document) - 1;
+  return docs_.length(document, rows_ - 1);
 }
 
 template <class Jobs>
 std::vector<u64> FmShard<Jobs>::document_lengths() const {
-  std::vector<u64> starts = docs_.all();
-  for (std::size_t i = 0; i + 1 < starts.size(); ++i) starts[i] = starts[i + 1] - starts[i] - 1;
-  starts.pop_back();
-  return starts;
+  return docs_.lengths(rows_ - 1);
 }
 
 template class FmShard<BlockTreeJobs>;

@@ -157,7 +157,7 @@ MappedFile::MappedFile(const std::string& path, bool ram) : path_(path) {
     slot_ = take_slot(base_, round_up(size_, page_size), &poisoned_);
   }
   ::close(fd);
-  mark_pages(~u64{0});
+  mark_pages(true);
 }
 
 MappedFile::~MappedFile() {
@@ -165,17 +165,17 @@ MappedFile::~MappedFile() {
   if (base_) munmap(base_, mapped_);
 }
 
-void MappedFile::mark_pages(u64 value) {
-  const u64 words = size_ / kPage / 64 + 1;
-  checked_ = std::make_unique<std::atomic<u64>[]>(words);
-  for (u64 w = 0; w < words; ++w) checked_[w].store(value, std::memory_order_relaxed);
+void MappedFile::mark_pages(bool value) {
+  const u64 pages = size_ / kPage + 1;
+  checked_ = std::make_unique<std::atomic<bool>[]>(pages);
+  for (u64 page = 0; page < pages; ++page) checked_[page].store(value, std::memory_order_relaxed);
 }
 
 void MappedFile::set_checksums(const u8* crcs, u64 pages) {
   crcs_ = crcs;
   pages_ = pages;
-  mark_pages(0);
-  checked_[0].store(1, std::memory_order_relaxed);  // the header page has a checksum of its own
+  mark_pages(false);
+  checked_[0].store(true, std::memory_order_relaxed);  // the header page has a checksum of its own
 }
 
 bool MappedFile::page_is_sound(u64 page) const {
@@ -195,7 +195,7 @@ void MappedFile::check_pages(u64 first, u64 last) const {
                     " do not match their checksum. The file is damaged: restore it from a copy, or "
                     "delete it and run the same build again.");
     }
-    checked_[page / 64].fetch_or(u64{1} << (page % 64), std::memory_order_relaxed);
+    checked_[page].store(true, std::memory_order_relaxed);
   }
 }
 

@@ -31,11 +31,13 @@ class MappedFile {
     if (UNSPOOL_UNLIKELY(length > size_ || offset > size_ - length)) out_of_bounds(offset, length);
     const u64 first = offset / kPage, last = (offset + length - (length != 0)) / kPage;
     // Nearly always one page, or two that were both seen before.
-    if (UNSPOOL_UNLIKELY(!(seen(first) && seen(last) && last - first < 2))) check_pages(first, last);
+    if (UNSPOOL_UNLIKELY(!(seen(first) & seen(last) & (last - first < 2)))) check_pages(first, last);
     return base_ + offset;
   }
   // Pointer without any check, for prefetching only.
-  const u8* peek(u64 offset) const { return base_ + offset; }
+  const u8* peek(u64 offset) const {
+    return reinterpret_cast<const u8*>(reinterpret_cast<std::uintptr_t>(base_) + offset);
+  }
   // Pointer without page checks, bounds checked: header and checksum table.
   const u8* raw(u64 offset, u64 length) const {
     if (length > size_ || offset > size_ - length) out_of_bounds(offset, length);
@@ -53,9 +55,9 @@ class MappedFile {
  private:
   friend struct BusGuard;
   bool seen(u64 page) const {
-    return checked_[page / 64].load(std::memory_order_relaxed) >> (page % 64) & 1;
+    return checked_[page].load(std::memory_order_relaxed);
   }
-  void mark_pages(u64 value);
+  void mark_pages(bool value);
   void check_pages(u64 first, u64 last) const;
   [[noreturn]] void out_of_bounds(u64 offset, u64 length) const;
   [[noreturn]] void throw_poisoned() const;
@@ -67,8 +69,8 @@ class MappedFile {
   const u8* crcs_ = nullptr;
   u64 pages_ = 0;
   int slot_ = -1;
-  // One bit a page; set for all of them in a file without checksums.
-  std::unique_ptr<std::atomic<u64>[]> checked_;
+  // By page; all set in a file without checksums.
+  std::unique_ptr<std::atomic<bool>[]> checked_;
   std::atomic<bool> poisoned_{false};
 };
 

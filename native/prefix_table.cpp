@@ -18,7 +18,7 @@ void PrefixCounter::keep(u32 l, u64 count) {
 
 u64 PrefixCounter::write(ContainerWriter& out, u64 rows) {
   for (u32 l = 0; l < kNumPrefixLengths; ++l) close(l, rows);
-  const u64 slots = entries_.size() + entries_.size() / 4 + 1;
+  const u64 slots = 2 * entries_.size() + 1;  // half full: a miss ends after a probe or two
   std::vector<Entry> table(slots, Entry{0, 0});
   for (const Entry& e : entries_) {
     u64 slot = prefix_slot(e.key, slots);

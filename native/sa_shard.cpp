@@ -34,10 +34,7 @@ bool NativeText::pair_rows(u32 a, u32 b, u64* lo, u64* hi) const {
 }
 
 std::vector<u64> NativeText::document_lengths() const {
-  std::vector<u64> starts = docs_.all();
-  for (std::size_t i = 0; i + 1 < starts.size(); ++i) starts[i] = starts[i + 1] - starts[i] - 1;
-  starts.pop_back();
-  return starts;
+  return docs_.lengths(rows_);
 }
 
 V4Text::V4Text(const std::string& tokenized, const std::string& table, const std::string& offset,

@@ -44,7 +44,7 @@ class NativeText {
   // First and last row of suffixes that begin with a, b; false where there is no such table.
   bool pair_rows(u32 a, u32 b, u64* lo, u64* hi) const;
   u64 document_start(u64 d) const { return docs_.start(d); }
-  u64 document_length(u64 d) const { return docs_.start(d + 1) - docs_.start(d) - 1; }
+  u64 document_length(u64 d) const { return docs_.length(d, rows_); }
   u64 find_document(u64 p) const { return docs_.find(p); }
   std::vector<u64> document_lengths() const;
   const MappedFile& file() const { return container_->file(); }
