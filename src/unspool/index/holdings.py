@@ -123,6 +123,10 @@ class Holdings:
     def describe(self, shard: int, document: int) -> tuple[str, dict[str, Any]]:
         return self._shards[shard].table.describe(document)
 
+    def table(self, shard: int) -> Table:
+        """Ids and metadata of a shard."""
+        return self._shards[shard].table
+
     def symbols(self, shard: int, document: int, start: int, end: int) -> NDArray[np.uint32]:
         """Symbols [start, end) of a document."""
         raw = self._native.extract(shard, document, start, end)

@@ -137,4 +137,4 @@ def token_offsets(lengths: NDArray[np.uint64], values: NDArray[np.uint64]) -> by
     head = np.array([len(lengths), width], dtype="<u8").tobytes()
     base = starts(token_marks(lengths)).astype("<u4").tobytes()
     offsets: bytes = values.astype(f"<u{width}").tobytes()
-    return head + base + offsets
+    return b"".join((head, base, offsets))

@@ -76,14 +76,14 @@ def trace(core: Core, text: Query, options: TraceOptions) -> list[TraceSpan]:
     ends = np.arange(len(symbols), dtype=np.int64) + lengths
     cut = np.zeros(len(symbols), dtype=bool)
     if options.delimiters:
-        ends, cut = _cut_at_delimiters(core, symbols, ends, options.delimiters)
+        ends, cut = cut_at_delimiters(core, symbols, ends, options.delimiters)
     starts = np.ones(len(symbols), dtype=bool)
     if options.whole_words:
         starts = word_starts(spelled, offsets)
-        ends, shrunk = _shrink_to_words(ends, starts)
+        ends, shrunk = shrink_to_words(ends, starts)
         cut |= shrunk
-    found = _maximal(starts, ends, options.min_length)
-    counts = _counts(core, symbols, found, known, cut)
+    found = maximal(starts, ends, options.min_length)
+    counts = span_counts(core, symbols, found, known, cut)
     kept = [
         _Candidate(start, end, count)
         for (start, end), count in zip(found, counts, strict=True)
@@ -102,7 +102,7 @@ def trace(core: Core, text: Query, options: TraceOptions) -> list[TraceSpan]:
     ]
 
 
-def _maximal(
+def maximal(
     starts: NDArray[np.bool_], ends: NDArray[np.int64], min_length: int
 ) -> list[tuple[int, int]]:
     """From left to right, the spans that reach further than every one before them."""
@@ -116,7 +116,7 @@ def _maximal(
     return found
 
 
-def _cut_at_delimiters(
+def cut_at_delimiters(
     core: Core,
     symbols: NDArray[np.uint32],
     ends: NDArray[np.int64],
@@ -153,7 +153,7 @@ def word_starts(spelled: bytes, offsets: NDArray[np.int64]) -> NDArray[np.bool_]
     return np.array([offset in begins for offset in offsets[:-1].tolist()], dtype=bool)
 
 
-def _shrink_to_words(
+def shrink_to_words(
     ends: NDArray[np.int64], starts: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Move each end back to where the next symbol begins a word (the end of the text does)."""
@@ -163,7 +163,7 @@ def _shrink_to_words(
     return shrunk, shrunk < ends
 
 
-def _counts(
+def span_counts(
     core: Core,
     symbols: NDArray[np.uint32],
     found: Sequence[tuple[int, int]],
@@ -189,7 +189,7 @@ def _ranked(
     if options.rank == "length":
         spans = sorted(spans, key=lambda s: (s.start - s.end, s.start))
     elif options.rank == "rarity":
-        logs = _unigram_logs(core, symbols)
+        logs = unigram_logs(core, symbols)
         spans = sorted(spans, key=lambda s: (float(logs[s.start : s.end].sum()), s.start))
     if options.density is None:
         return spans
@@ -200,7 +200,7 @@ def _ranked(
     return spans[:most]
 
 
-def _unigram_logs(core: Core, symbols: NDArray[np.uint32]) -> NDArray[np.float64]:
+def unigram_logs(core: Core, symbols: NDArray[np.uint32]) -> NDArray[np.float64]:
     distinct, places_of = np.unique(symbols, return_inverse=True)
     counts = core.native.count_batch([distinct[i : i + 1] for i in range(len(distinct))])
     logs = np.log(np.maximum(counts, 1) / max(1, core.info.symbols + core.info.documents))

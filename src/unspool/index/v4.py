@@ -62,12 +62,12 @@ def open_v4(
     native = _native.Index.open_v4(files, width)  # type: ignore[arg-type]  # _PARTS has three names
     if tokenizer is None and width > 1 and (folder / TOKENIZER_FILE).is_file():
         tokenizer = Tokens.from_bytes((folder / TOKENIZER_FILE).read_bytes())
-    infos = [native.info(shard) for shard in range(count)]
+    held = [native.info(shard) for shard in range(count)]
     first, shards = 0, []
-    for number, info in enumerate(infos):
-        shards.append(ShardHoldings(info["documents"], V4Table(folder, number, info["documents"])))
-        first += info["documents"]
-    symbols = sum(info["symbols"] for info in infos)
+    for number, each in enumerate(held):
+        shards.append(ShardHoldings(each["documents"], V4Table(folder, number, each["documents"])))
+        first += each["documents"]
+    symbols = sum(each["symbols"] for each in held)
     alphabet = "bytes" if width == 1 else "tokens"
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     info = IndexInfo(
