@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -210,3 +214,41 @@ def test_the_shim_answers_as_the_released_engine(pair):
 
 def enumerated(counts):
     return counts.items() if isinstance(counts, dict) else enumerate(counts)
+
+
+@pytest.mark.slow
+@needs_package
+def test_a_directory_that_infini_gram_wrote_opens_here(tmp_path):
+    from infini_gram import indexing
+
+    rng = random.Random(3)
+    words = ["".join(rng.choices("abcdefghij", k=rng.randrange(1, 9))) for _ in range(4000)]
+    texts = [" ".join(rng.choices(words, k=rng.randrange(2000, 6000))) for _ in range(600)]
+    (tmp_path / "data").mkdir()
+    with open(tmp_path / "data" / "all.jsonl", "w") as file:
+        for number, text in enumerate(texts):
+            file.write(json.dumps({"text": text, "number": number}) + "\n")
+    command = [sys.executable, "-m", "infini_gram.indexing"]
+    command += ["--data_dir", str(tmp_path / "data"), "--save_dir", str(tmp_path / "v4")]
+    command += ["--token_dtype", "u8", "--cpus", "1", "--mem", "4", "--add_metadata"]
+    (Path(indexing.__file__).parent / "rust_indexing").chmod(0o755)
+    paths = os.pathsep.join(p for p in sys.path if p)
+    done = subprocess.run(
+        [*command, "--ulimit", "1024"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sum(map(len, texts)) > 10 << 20
+    build_index(documents=[(str(n), t) for n, t in enumerate(texts)], out=tmp_path / "ours")
+    theirs, ours = open_index(tmp_path / "v4"), open_index(tmp_path / "ours")
+    for _ in range(300):
+        text = rng.choice(texts)
+        at, size = rng.randrange(len(text)), rng.choice([1, 3, 8, 20, 60])
+        query = text[at : at + size]
+        assert theirs.count(query) == ours.count(query) > 0
+        assert theirs.next(query) == ours.next(query)
+        assert theirs.infgram("zz" + query) == ours.infgram("zz" + query)
+    document = theirs.document("all.jsonl:17")
+    assert (document.text, document.meta) == (texts[17], {"number": 17})
