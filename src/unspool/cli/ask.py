@@ -1,0 +1,170 @@
+"""`unspool ask`: a question about texts of any length, answered with the passages it rests on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unspool.cli._output import (
+    emit_json,
+    emit_text,
+    human_number,
+    human_seconds,
+    printable,
+    progress,
+)
+from unspool.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from unspool.types import Answer
+
+_SHOWN = 3
+_UNITS = {"reading": "B", "indexing": "B"}
+
+
+def ask(
+    *arguments: str,
+    model: str | None = None,
+    endpoint: str | None = None,
+    method: str = "bm25",
+    top_k: int | None = None,
+    read_tokens: str | None = None,
+    max_tokens: int = 64,
+    passages: int = _SHOWN,
+    json: bool = False,
+) -> None:
+    """Answer a question from files and folders of any length, with evidence.
+
+    `unspool ask PATH… QUESTION`. The question comes last, in quotes. The texts are prepared once
+    and kept in the cache; the next question about them starts at once.
+
+    For example:
+
+        unspool ask handbook.txt "Who may open the archive?"
+
+        unspool ask docs/ notes.md "How is a release made?" --read-tokens window
+
+        unspool ask docs/ "How is a release made?" --model Qwen/Qwen3-0.6B --json
+
+        unspool ask docs/ "How is a release made?" --endpoint http://localhost:8000/v1
+
+    Args:
+        arguments: Files, folders, or - for standard input; then the question.
+        model: A Hugging Face id, a folder with a model, or the name that the endpoint serves.
+            Default: SmolLM2-135M-Instruct, which comes with the package.
+        endpoint: An OpenAI-compatible server, such as http://localhost:8000/v1. Its key is taken
+            from UNSPOOL_API_KEY or OPENAI_API_KEY.
+        method: Picks what is read: bm25, or bm25:last=0 to read strictly in document order.
+        top_k: Most pieces of text (about 400 bytes each) to read.
+        read_tokens: Most tokens to read: a number, or `window` for all that the model can take.
+            Default: 2048, or the window less the answer if that is smaller.
+        max_tokens: Most tokens of the answer.
+        passages: Passages to quote below the answer; --json has every one that was read.
+        json: Print one JSON object.
+    """
+    paths, question = _split(arguments)
+    if passages < 0:
+        raise ConfigError(f"--passages must be >= 0, got {passages}.")
+    budget = _read_tokens(read_tokens)
+    # A thread that waits should sleep: spinning at barriers makes a busy machine several times
+    # slower. The runtime reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from unspool.reading.ask import ask as answer_question
+
+    with _bars(quiet=json) as bars:
+        answer = answer_question(
+            paths,
+            question,
+            model=model,
+            endpoint=endpoint,
+            method=method,
+            top_k=top_k,
+            read_tokens=budget,  # type: ignore[arg-type]  # a str is checked there
+            max_tokens=max_tokens,
+            progress=bars,
+        )
+    if json:
+        emit_json(answer)
+    else:
+        _show(answer, passages, max_tokens)
+
+
+def _split(arguments: tuple[str, ...]) -> tuple[list[str], str]:
+    """Paths and question; says what is missing if one of them is."""
+    if not arguments:
+        raise InputError("Say what to read and what to ask: unspool ask PATH… 'QUESTION'.")
+    *paths, question = arguments
+    if not paths:
+        if Path(question).exists():
+            raise InputError(
+                f"The question is missing. Put it last, in quotes: unspool ask {question} "
+                f"'What is this about?'"
+            )
+        raise InputError(
+            f"The path is missing. Put it before the question: unspool ask PATH… {question!r}"
+        )
+    if question.strip() and Path(question).exists():
+        raise InputError(
+            f"The last argument, {question!r}, is a path; the question comes last, in quotes."
+        )
+    return paths, question
+
+
+def _read_tokens(given: str | None) -> int | str | None:
+    if given is None or given == "window":
+        return given
+    try:
+        return int(given.replace(",", "").replace("_", ""))
+    except ValueError:
+        raise ConfigError(f"--read-tokens must be a number or 'window', got {given!r}.") from None
+
+
+class _Bars:
+    """One progress bar a stage; the next stage closes the one before."""
+
+    def __init__(self, stack: ExitStack, quiet: bool) -> None:
+        self._stack, self._quiet, self._stage = stack, quiet, ""
+
+    def __call__(self, stage: str, done: int | float, total: int | float | None) -> None:
+        if stage != self._stage:
+            self._stack.close()
+            self._stage = stage
+            unit = _UNITS.get(stage, "units" if total else "")
+            self._bar = self._stack.enter_context(
+                progress(stage.capitalize(), total=total, unit=unit, quiet=self._quiet)
+            )
+        self._bar.update(done, total=total)
+
+
+@contextmanager
+def _bars(quiet: bool) -> Iterator[_Bars]:
+    with ExitStack() as stack:
+        yield _Bars(stack, quiet)
+
+
+def _show(answer: Answer, passages: int, max_tokens: int) -> None:
+    emit_text(answer.text or "(The model wrote nothing.)")
+    if answer.unsupported:
+        emit_text(f"\nNot in what was read: {', '.join(answer.unsupported)}")
+    for number, passage in enumerate(answer.evidence[:passages], 1):
+        span = passage.span
+        name = printable(span.document, one_line=True)
+        emit_text(f"\n[{number}] {name}, bytes {span.start:,}-{span.end:,}")
+        emit_text("\n".join(f"    {line}" for line in span.text.strip("\n").split("\n")))
+    if not answer.evidence:
+        emit_text("\nNothing was read.")
+    rest = len(answer.evidence) - passages
+    if rest > 0:
+        emit_text(f"\n{rest} more passages were read (--passages {passages + rest} quotes them).")
+    usage = answer.usage
+    emit_text(
+        f"\n{human_number(usage.input_tokens)} tokens in the text, "
+        f"{human_number(usage.read_tokens)} read, "
+        f"{human_number(usage.dropped_tokens)} of the text not read, "
+        f"{human_number(usage.output_tokens)} written, {human_seconds(usage.seconds)}"
+    )
+    if usage.output_tokens >= max_tokens:
+        emit_text(f"The answer is as long as --max-tokens allows ({max_tokens}); it may go on.")
