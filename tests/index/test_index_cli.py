@@ -47,11 +47,11 @@ def test_build_says_what_it_did_and_left_out(folder, tmp_path, capfdbinary):
     assert found["bytes_index"] == (tmp_path / "ix" / "shard-00000.fm").stat().st_size
     assert found["seconds"] > 0
     assert found["peak_bytes"] > 10 << 20
-    assert found["notes"] == ["left out 1: extension .bin"]
+    assert found["notes"] == ["left out 1 files or folders: 1 extension .bin"]
     code, out, err = ask(capfdbinary, "index", "build", folder / "notes", "--out", tmp_path / "ix")
     assert code == 0
     assert re.search(r"documents +2\n", out)
-    assert "left out 1: extension .bin" in err
+    assert "1 extension .bin" in err
 
 
 def test_info_and_verify(folder, capfdbinary):

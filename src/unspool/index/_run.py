@@ -33,7 +33,7 @@ def digest(raw: bytes | None) -> str | None:
 class Run:
     """Times, machine and versions, and how each input file looked when its digest was taken."""
 
-    stats: dict[str, list[int]] = field(default_factory=dict)
+    stats: dict[str, str] = field(default_factory=dict)
     """For each file its size, times of change in ns, and inode: while they stay, so does the
     content."""
     runs: list[dict[str, Any]] = field(default_factory=list)

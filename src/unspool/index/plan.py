@@ -27,6 +27,15 @@ class SourceDigest(NamedTuple):
     size: int
     digest: str
 
+    def to_json(self) -> str:
+        """One string a file, since there may be very many."""
+        return f"{self.digest} {self.size} {self.name}"
+
+    @classmethod
+    def from_json(cls, value: str) -> SourceDigest:
+        digest, size, name = value.split(" ", 2)
+        return cls(name, int(size), digest)
+
 
 class Layout(NamedTuple):
     """Which pieces make which shard: ranges of consecutive pieces."""
@@ -60,7 +69,7 @@ class Plan:
                 "format": FORMAT,
                 "settings": self.settings.to_json(),
                 "tokenizer": self.tokenizer,
-                "sources": None if self.sources is None else [list(s) for s in self.sources],
+                "sources": self.sources and [s.to_json() for s in self.sources],
                 "limits": self.limits and list(self.limits),
                 "layout": self.layout
                 and {
@@ -80,7 +89,7 @@ def read_plan(folder: Path) -> Plan | None:
     return Plan(
         BuildSettings(**value["settings"]),
         value["tokenizer"],
-        None if value["sources"] is None else tuple(SourceDigest(*s) for s in value["sources"]),
+        value["sources"] and tuple(map(SourceDigest.from_json, value["sources"])),
         value["limits"] and Limits(*value["limits"]),
         layout
         and Layout(

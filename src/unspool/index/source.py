@@ -23,6 +23,7 @@ from unspool.index.plan import SourceDigest
 from unspool.index.settings import MIB, BuildSettings
 
 _BLOCK = 1 << 20
+_REASONS = 8
 TASK_SIZE = 8 * MIB
 """Bytes of files, as they lie on disk, that are read as one task."""
 
@@ -89,19 +90,26 @@ class Listing:
             size += file.size
         return groups
 
-    def stats(self) -> dict[str, list[int]]:
+    def stats(self) -> dict[str, str]:
         """Size, times of change and inode of every file, as they were before it was read."""
         return self._stats
 
     def left_out(self) -> tuple[str, ...]:
-        """What a walk of folders did not read, by reason."""
-        counts = sorted(self.report.skipped.items())
-        return tuple(f"left out {count:,}: {reason}" for reason, count in counts)
+        """What a walk of folders did not read, with the most frequent reasons."""
+        counts = self.report.skipped
+        if not counts:
+            return ()
+        named = counts.most_common(_REASONS)
+        parts = [f"{count:,} {reason}" for reason, count in named]
+        if len(counts) > len(named):
+            rest = counts.total() - sum(count for _, count in named)
+            parts.append(f"{rest:,} for {len(counts) - len(named):,} other reasons")
+        return (f"left out {counts.total():,} files or folders: {', '.join(parts)}",)
 
     def digests(
         self,
         earlier: Sequence[SourceDigest] | None,
-        stats: Mapping[str, Sequence[int]],
+        stats: Mapping[str, str],
         workers: int,
     ) -> tuple[SourceDigest, ...]:
         """The digest of every file; one whose size, times and inode are as they were is not read
@@ -109,7 +117,7 @@ class Listing:
         known = {
             source.name: source.digest
             for source in earlier or ()
-            if list(stats.get(source.name, ())) == self._stats.get(source.name)
+            if stats.get(source.name) == self._stats.get(source.name, "")
         }
 
         def digest(name: str, file: SourceFile) -> SourceDigest:
@@ -154,7 +162,7 @@ class Stream:
         self.items = iterate
         self.notes = notes
 
-    def stats(self) -> dict[str, list[int]]:
+    def stats(self) -> dict[str, str]:
         return {}
 
     def left_out(self) -> tuple[str, ...]:
@@ -225,9 +233,10 @@ def as_item(document: Any) -> Item:
     )
 
 
-def _stat(path: str) -> list[int]:
+def _stat(path: str) -> str:
+    """What changes when a file does: size, times of change in ns, and inode."""
     found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
 
 def _digest(path: str) -> str:
