@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.native.shards import write_shard
+from tests.native.shards import query, write_shard
 from tests.oracles.corpora import prose
 from unspool import _native
 from unspool.errors import IndexFileError
@@ -41,19 +41,23 @@ def _first_rows(lo: int, hi: int) -> Any:
     return np.array(range(lo, min(hi, lo + 50)), dtype=np.uint64)
 
 
-def questions(text: bytes) -> list[Callable[[_native.Index], Any]]:
+def questions(text: bytes, width: int = 1) -> list[Callable[[_native.Index], Any]]:
     asked: list[Callable[[_native.Index], Any]] = []
-    for q in [*QUERIES, text[40:48], text[100:164]]:
+    for raw in [*QUERIES, text[40:48], text[100:164]]:
+        q, length = query(raw, width), len(raw)
+        longer = query(b"xq" + raw, width)
         asked += [
             lambda ix, q=q: ix.count(q),
             lambda ix, q=q: ix.next(q),
             lambda ix, q=q: ix.prob(q, -1),
-            lambda ix, q=q: ix.infgram(b"xq" + q),
-            lambda ix, q=q: ix.locate(0, _first_rows(*ix.ranges(q)[0]), len(q)),
+            lambda ix, q=longer: ix.infgram(q),
+            lambda ix, q=q, n=length: ix.locate(0, _first_rows(*ix.ranges(q)[0]), n),
         ]
+    traced = query(text[50:200] + b"\x07" + text[900:1000], width)
+    batch = [query(raw, width) for raw in QUERIES]
     asked += [
-        lambda ix: ix.count_batch(QUERIES),
-        lambda ix: ix.longest_matches(text[50:200] + b"\x07" + text[900:1000]),
+        lambda ix: ix.count_batch(batch),
+        lambda ix: ix.longest_matches(traced),
         lambda ix: ix.section(0, "meta"),
         lambda ix: ix.document_lengths(0),
     ]

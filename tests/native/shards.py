@@ -62,7 +62,7 @@ def build(
 
 def query(symbols: Sequence[int], width: int) -> Any:
     """The form that an index of this width takes: bytes for bytes, uint32 for ids."""
-    return bytes(symbols) if width == 1 else np.array(symbols, dtype=np.uint32)
+    return bytes(symbols) if width == 1 else np.array(list(symbols), dtype=np.uint32)
 
 
 def hits(ix: _native.Index, symbols: Sequence[int], width: int = 1) -> list[tuple[int, int]]:
