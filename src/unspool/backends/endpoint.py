@@ -11,6 +11,7 @@ Cost: one request a prompt; one a continuation in `logprobs`, whose prompt is se
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -193,7 +194,7 @@ class EndpointModel:
             greedy = greedy and bool(top) and value >= max(top.values())
         read, _ = self._counts(answer)
         usage = Usage(read, read, seconds=time.perf_counter() - started)
-        return Scored(sum(per_token), tuple(per_token), greedy, usage)
+        return Scored(math.fsum(per_token), tuple(per_token), greedy, usage)
 
     def _choice(self, answer: Any) -> dict[str, Any]:
         try:

@@ -78,7 +78,7 @@ def _pretrained(name: str, torch: Any, dtype: Any, device: str) -> LanguageModel
     from unspool.backends.transformers import TransformersModel
 
     path = Path(name).expanduser()
-    local = path.is_dir()
+    local = bool(name) and path.is_dir()
     if not local:
         _check_id(name, path)
     model, tokenizer = _from_cache_or_hub(str(path) if local else name, local, dtype or "auto")
@@ -145,7 +145,7 @@ def _read(source: str, dtype: Any, *, offline: bool) -> tuple[Any, Any]:
 
 def _gist(error: BaseException) -> str:
     """The first sentence of an error of another library, without its advice."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip(" :")
     return line if line.endswith((".", "!", "?")) else f"{line}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -126,7 +127,7 @@ class ScriptedModel:
             tail = encode_continuation(self._tokenizer, prompt, ids, continuation)
             each = tuple(self._score(text, self._tokenizer.decode([i])) for i in tail)
             total = len(tail) + (len(ids) if number == 0 else 0)
-            results.append(Scored(sum(each), each, False, Usage(total, total)))
+            results.append(Scored(math.fsum(each), each, False, Usage(total, total)))
         return results
 
     def _answer(self, prompt: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -139,7 +140,7 @@ class TransformersModel:
                     seconds=now - started,
                     peak_bytes=self._peak(),
                 )
-                scored.append(Scored(sum(per_token), tuple(per_token), greedy, usage))
+                scored.append(Scored(math.fsum(per_token), tuple(per_token), greedy, usage))
                 started = now
         return scored
 
