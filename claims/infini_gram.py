@@ -230,7 +230,7 @@ def prefill(ctx: Context, model: Path, identity: str, texts: list[list[int]]) ->
                 inputs={"model": identity, "texts": some},
                 prepares=True,
             )
-            bar.advance(len(some))
+            bar.update(at + len(some))
     return found
 
 
