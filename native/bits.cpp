@@ -53,12 +53,6 @@ void encode(const u64* w, Chunk& c) {
   c.descriptor = static_cast<u8>(kind << 6 | best);
 }
 
-void put24(u8* p, u32 value) {
-  p[0] = static_cast<u8>(value);
-  p[1] = static_cast<u8>(value >> 8);
-  p[2] = static_cast<u8>(value >> 16);
-}
-
 }  // namespace
 
 void append_unit(std::vector<u8>& out, const u64* words, u32 bits) {
@@ -69,29 +63,23 @@ void append_unit(std::vector<u8>& out, const u64* words, u32 bits) {
   const u32 total_words = (bits + 63) / 64;
   u32 rank = 0;
   for (u32 s = 0; s <= supers; ++s) {
-    put24(&out[dir + kDirEntry * s], rank);
-    put24(&out[dir + kDirEntry * s + 3], static_cast<u32>(out.size() - data));
-    if (s == supers) break;
-    u64 w[kSuperBits / 64] = {};
-    const u32 first = s * (kSuperBits / 64);
-    const u32 count = std::min<u32>(kSuperBits / 64, total_words - first);
-    std::memcpy(w, words + first, 8 * count);
-    u32 ones = 0;
-    for (u64 x : w) ones += static_cast<u32>(__builtin_popcountll(x));
-    const u32 present = std::min(kSuperBits, bits - s * kSuperBits);
-    rank += ones;
-    if (ones == 0 || ones == present) continue;
-    u8 record[16 + 32 * 8];
-    u32 at = 16;
-    for (u32 j = 0; j < 8; ++j) {
-      Chunk c;
-      encode(w + 4 * j, c);
-      record[j] = static_cast<u8>(c.ones);
-      record[8 + j] = c.descriptor;
-      std::memcpy(record + at, c.data, c.length);
-      at += c.length;
+    u8 entry[kDirEntry] = {};
+    store(entry, rank);
+    store(entry + 4, static_cast<u32>(out.size() - data));
+    if (s < supers) {
+      u64 w[kSuperBits / 64] = {};
+      const u32 first = s * (kSuperBits / 64);
+      std::memcpy(w, words + first, 8 * std::min<u32>(kSuperBits / 64, total_words - first));
+      for (u32 j = 0; j < 8; ++j) {
+        Chunk c;
+        encode(w + 4 * j, c);
+        entry[8 + j] = static_cast<u8>(c.ones);
+        entry[16 + j] = c.descriptor;
+        out.insert(out.end(), c.data, c.data + c.length);
+        rank += c.ones;
+      }
     }
-    out.insert(out.end(), record, record + at);
+    std::memcpy(&out[dir + std::size_t{kDirEntry} * s], entry, kDirEntry);
   }
 }
 
@@ -100,15 +88,13 @@ u32 select_one(const MappedFile& f, const BitUnit& unit, u32 k) {
   u32 lo = 0, hi = (unit.bits + kSuperBits - 1) / kSuperBits;
   while (hi - lo > 1) {
     const u32 mid = (lo + hi) / 2;
-    const u32 rank = load<u32>(f.at(unit.dir + u64{kDirEntry} * mid, 4)) & 0xFFFFFF;
-    (rank <= k ? lo : hi) = mid;
+    (load<u32>(f.at(unit.dir + u64{kDirEntry} * mid, 4)) <= k ? lo : hi) = mid;
   }
   u32 a = lo * kSuperBits, b = std::min(a + kSuperBits, unit.bits);  // rank(a) <= k < rank(b)
   if (a >= b) throw Corrupt(f.path() + ": a sample points past the sampled rows.");
-  const Super s = find_super(f, unit, a);
   while (b - a > 1) {
     const u32 mid = (a + b) / 2;
-    (super_rank(s, mid).rank <= k ? a : b) = mid;
+    (rank_bit(f, unit, mid).rank <= k ? a : b) = mid;
   }
   return a;
 }

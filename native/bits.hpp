@@ -3,14 +3,14 @@
 // Source: the hybrid encoding of Kärkkäinen, Kempa and Puglisi (2014), "Hybrid compression of
 // bitvectors for the FM-index"; block sizes, layout and the SIMD-in-list rank here are our own.
 // Layout of a unit of n bits (all little-endian, n < 2^24):
-//   directory  ceil(n / 2048) + 1 entries of 6 bytes: ones before the superblock (24 bits), offset
-//              of its record from the end of the directory (24 bits)
-//   records    one a superblock: 8 popcounts (mod 256), 8 descriptors, then the chunks' data.
-//              A superblock whose bits are all equal has no record (the next offset is the same).
+//   directory  ceil(n / 2048) + 1 entries of 24 bytes, one a superblock of eight chunks: ones before
+//              it (u32), offset of its data from the end of the directory (u32), 8 popcounts (mod
+//              256), 8 descriptors; the last entry holds the totals
+//   data       the chunks', one after the other
 //   descriptor length of the data in the low 6 bits, kind in the high 2: the positions of the ones
 //              (0), of the zeros (1), of the bit changes starting from 0 (2) or from 1 (3); length
 //              32 is the plain bits.
-// Cost: a rank reads one directory entry and one record; no loop over bits or runs.
+// Cost: a rank reads one directory entry and one chunk, two cache lines, and has no loop over bits.
 #pragma once
 #include <vector>
 
@@ -25,7 +25,7 @@ namespace unspool {
 
 inline constexpr u32 kChunkBits = 256;
 inline constexpr u32 kSuperBits = 2048;
-inline constexpr u32 kDirEntry = 6;
+inline constexpr u32 kDirEntry = 24;
 
 namespace hybrid {
 
@@ -129,17 +129,19 @@ inline RankBit chunk_rank(const u8* data, u32 kind_length, u32 x) {
   return kind == kChangesFrom0 ? RankBit{ones, bit} : RankBit{x - ones, bit ^ 1};
 }
 
-// What precedes one chunk of a superblock: ones, and bytes of data.
+// What precedes one chunk of a superblock, from its directory entry: ones, and bytes of data.
 struct ChunkPlace {
   u32 ones, offset, kind;
 };
-inline ChunkPlace place_chunk(const u8* record, u32 chunk) {
+inline ChunkPlace place_chunk(const u8* entry, u32 chunk) {
+  const u8* kinds_at = entry + 16;
+  const u32 rank = load<u32>(entry), data = load<u32>(entry + 4);
 #if defined(__SSE2__)
   alignas(16) static constexpr u64 kBefore[8][2] = {
       {0, 0}, {0xFF, 0xFF}, {0xFFFF, 0xFFFF}, {0xFFFFFF, 0xFFFFFF}, {0xFFFFFFFF, 0xFFFFFFFF},
       {0xFFFFFFFFFF, 0xFFFFFFFFFF}, {0xFFFFFFFFFFFF, 0xFFFFFFFFFFFF},
       {0xFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFF}};
-  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(record));
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(entry + 8));
   const __m128i before = _mm_load_si128(reinterpret_cast<const __m128i*>(kBefore[chunk]));
   const __m128i seen = _mm_and_si128(all, before);
   const __m128i lengths = _mm_set_epi64x(0x3F3F3F3F3F3F3F3F, -1);
@@ -147,42 +149,22 @@ inline ChunkPlace place_chunk(const u8* record, u32 chunk) {
   // A chunk of 256 ones has count 0 (mod 256) and descriptor "no zeros".
   const __m128i full = _mm_set_epi64x(0x4040404040404040, -1);
   const u32 all_ones = static_cast<u32>(_mm_movemask_epi8(_mm_cmpeq_epi8(seen, full))) >> 8;
-  return {static_cast<u32>(_mm_cvtsi128_si32(sums)) +
+  return {rank + static_cast<u32>(_mm_cvtsi128_si32(sums)) +
               256 * static_cast<u32>(__builtin_popcount(all_ones)),
-          static_cast<u32>(_mm_cvtsi128_si32(_mm_srli_si128(sums, 8))), record[8 + chunk]};
+          data + static_cast<u32>(_mm_cvtsi128_si32(_mm_srli_si128(sums, 8))), kinds_at[chunk]};
 #else
   const u64 before = chunk ? ~u64{0} >> (64 - 8 * chunk) : 0;
-  const u64 counts = load<u64>(record), kinds = load<u64>(record + 8);
+  const u64 counts = load<u64>(entry + 8), kinds = load<u64>(kinds_at);
   constexpr u64 six = 0x3F3F3F3F3F3F3F3Full, full = 0x4040404040404040ull;
-  return {static_cast<u32>(sum_bytes(counts & before)) +
+  return {rank + static_cast<u32>(sum_bytes(counts & before)) +
               256 * count_zero_bytes((kinds ^ full) | ~before),
-          static_cast<u32>(sum_bytes(kinds & six & before)), record[8 + chunk]};
+          data + static_cast<u32>(sum_bytes(kinds & six & before)), kinds_at[chunk]};
 #endif
-}
-
-// Ones before bit x (< 2048) of a superblock, counted from the superblock's start, and that bit.
-inline RankBit record_rank(const u8* record, u32 x) {
-  const ChunkPlace c = place_chunk(record, x / kChunkBits);
-  const RankBit r = chunk_rank(record + 16 + c.offset, c.kind, x % kChunkBits);
-  return {c.ones + r.rank, r.bit};
-}
-
-// record_rank of two positions x <= y, without the bits: nearly always in one chunk.
-struct RankPair {
-  u32 x, y;
-};
-inline RankPair record_rank_pair(const u8* record, u32 x, u32 y) {
-  if (x / kChunkBits != y / kChunkBits)
-    return {record_rank(record, x).rank, record_rank(record, y).rank};
-  const ChunkPlace c = place_chunk(record, x / kChunkBits);
-  const u8* data = record + 16 + c.offset;
-  return {c.ones + chunk_rank(data, c.kind, x % kChunkBits).rank,
-          c.ones + chunk_rank(data, c.kind, y % kChunkBits).rank};
 }
 
 }  // namespace hybrid
 
-// Where a unit's directory and records lie in a file.
+// Where a unit's directory and data lie in a file.
 struct BitUnit {
   u64 dir = 0, data = 0;
   u32 bits = 0;
@@ -190,43 +172,20 @@ struct BitUnit {
   static BitUnit at(u64 offset, u32 bits) {
     return {offset, offset + kDirEntry * (u64{bits + kSuperBits - 1} / kSuperBits + 1), bits};
   }
-  u64 dir_entry(u32 i) const { return dir + kDirEntry * (i / kSuperBits); }
+  u64 dir_entry(u32 i) const { return dir + u64{kDirEntry} * (i / kSuperBits); }
 };
-
-// A superblock found through the directory; `record` is null where all its bits are equal.
-struct Super {
-  const u8* record;
-  u32 rank, uniform;
-};
-
-// From two neighbouring directory entries, in the low 48 bits of each.
-inline Super super_of(const MappedFile& f, u64 data, u64 here, u64 next) {
-  const u32 rank = here & 0xFFFFFF, offset = (here >> 24) & 0xFFFFFF;
-  const u32 next_rank = next & 0xFFFFFF, next_offset = (next >> 24) & 0xFFFFFF;
-  if (next_offset == offset) return {nullptr, rank, next_rank != rank};
-  return {f.at(data + offset, u64{next_offset} - offset), rank, 0};
-}
-
-inline Super find_super(const MappedFile& f, const BitUnit& unit, u32 i) {
-  const u8* p = f.at(unit.dir_entry(i), 2 * kDirEntry);
-  return super_of(f, unit.data, load<u64>(p), load<u64>(p + 4) >> 16);
-}
-
-inline hybrid::RankBit super_rank(const Super& s, u32 i) {
-  const u32 x = i % kSuperBits;
-  if (!s.record) return {s.rank + (s.uniform ? x : 0), s.uniform};
-  const hybrid::RankBit r = hybrid::record_rank(s.record, x);
-  return {s.rank + r.rank, r.bit};
-}
 
 // Ones before bit i (i <= bits) and bit i (0 where i == bits).
 inline hybrid::RankBit rank_bit(const MappedFile& f, const BitUnit& unit, u32 i) {
   if (i >= unit.bits) {
-    // The position after the last bit: the last directory entry holds the total.
     const u32 count = (unit.bits + kSuperBits - 1) / kSuperBits;
-    return {load<u32>(f.at(unit.dir + u64{kDirEntry} * count, 4)) & 0xFFFFFF, 0};
+    return {load<u32>(f.at(unit.dir + u64{kDirEntry} * count, 4)), 0};
   }
-  return super_rank(find_super(f, unit, i), i);
+  const hybrid::ChunkPlace c =
+      hybrid::place_chunk(f.at(unit.dir_entry(i), kDirEntry), i % kSuperBits / kChunkBits);
+  const u8* data = f.at(unit.data + c.offset, c.kind & 63);
+  const hybrid::RankBit r = hybrid::chunk_rank(data, c.kind, i % kChunkBits);
+  return {c.ones + r.rank, r.bit};
 }
 
 // Position of the one that has k ones before it in the unit.

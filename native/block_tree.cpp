@@ -23,51 +23,38 @@ void BlockTree::open(const Container& container, u64 length, u32 sigma) {
   total_marks_ = block(num_blocks_).marks;
 }
 
-// One job on its way down a block. `place` reads the directory, `descend` the record.
+// A row on its way down a block, which tells its symbol.
 struct BlockCursor {
   const BlockTree* tree;
   BlockTree::Block b;
   BlockTree::Level level;
   BitUnit unit;
-  Super super;
-  u64 base;
-  u32 i, code, depth, length, slot;
+  hybrid::ChunkPlace place;
+  u32 i, depth, slot;
 
-  void fetch_block(u64 k, u32 c) {
+  void begin(u64 k) {
     b = tree->block(k);
-    prefetch(tree->file_->peek(b.offset + 8 * u64{c}));
-    prefetch(tree->file_->peek(b.offset + 8 * u64{tree->sigma_}));
     unit = tree->unit(b);
-    prefetch(tree->file_->peek(unit.dir_entry(i)));
     depth = 0;
+    prefetch(tree->file_->peek(b.offset + 8 * u64{tree->sigma_}));
+    prefetch(tree->file_->peek(unit.dir_entry(i)));
   }
-  // Loads the symbol's entry; false where no level is needed and base is the answer.
-  bool start(u32 c) {
-    const u64 e = tree->entry(b, c);
-    base = e & kMask40;
-    code = (e >> 40) & 0x7FFFF;
-    length = static_cast<u32>(e >> 59);
-    if (length == 0) return false;
-    if (length == kWholeBlock) {
-      base = (base + i) & kMask40;
-      return false;
-    }
-    return true;
-  }
-  void place() {
+  void fetch_entry() {
     level = tree->level(b, depth);
     prefetch(tree->file_->peek(unit.dir_entry(level.first + i)));
   }
-  void find() {
-    super = find_super(*tree->file_, unit, level.first + i);
-    if (super.record) {
-      prefetch(super.record);
-      prefetch(super.record + 64);
-    }
+  void fetch_chunk() {
+    const u32 x = level.first + i;
+    if (UNSPOOL_UNLIKELY(x >= unit.bits))
+      throw Corrupt(tree->file_->path() + ": a position lies outside its block. The file is damaged.");
+    place = hybrid::place_chunk(tree->file_->at(unit.dir_entry(x), kDirEntry), x % kSuperBits / kChunkBits);
+    prefetch(tree->file_->peek(unit.data + place.offset));
   }
-  void move(hybrid::RankBit r, u32 bit) {
-    const u32 ones = r.rank - level.ones;
-    i = bit ? level.zeros + ones : i - ones;
+  void move() {
+    const hybrid::RankBit r = hybrid::chunk_rank(tree->file_->at(unit.data + place.offset, place.kind & 63),
+                                                 place.kind, (level.first + i) % kChunkBits);
+    const u32 ones = place.ones + r.rank - level.ones;
+    i = r.bit ? level.zeros + ones : i - ones;
     ++depth;
   }
 };
@@ -84,12 +71,12 @@ struct StepCursor {
   u64* hi;
   u32 i, j;               // positions in the level
   u32 x, y;               // positions in the unit
-  const u8* record_i;     // null: rank_i is the answer already
-  const u8* record_j;
-  u32 rank_i, rank_j;
+  const u8* data_i;       // of the chunk that holds x
+  const u8* data_j;
+  u32 rank_i, rank_j;     // ones before the chunks
+  u32 kind_i, kind_j;
   u32 code, left;         // the next bits of the code, highest first; levels to go
   u32 origin, dir, num_bits, num_levels;
-  bool uniform;           // what the bits of the last superblock without a record are
 
   // Positions are relative to the block; an end may stand just past its last symbol.
   void begin(const BlockTree& tree, u64 k, u64 position_i, u64 position_j, u64* out_lo, u64* out_hi,
@@ -111,7 +98,12 @@ struct StepCursor {
     hi = out_hi;
     prefetch(head + origin);
     prefetch(level);
-    prefetch(head + dir + kDirEntry * (i / kSuperBits));
+    fetch_entry(i);
+  }
+  void fetch_entry(u32 position) const {
+    const u8* entry = head + dir + kDirEntry * (position / kSuperBits);
+    prefetch(entry);
+    prefetch(entry + kDirEntry - 1);
   }
   // Loads the symbol's entry; false where no level is needed.
   bool start() {
@@ -126,64 +118,53 @@ struct StepCursor {
     if (UNSPOOL_UNLIKELY(left > num_levels))
       throw Corrupt(file->path() + ": a code is longer than its block. The file is damaged.");
     code = static_cast<u32>(e >> 40 & 0x7FFFF) << (32 - left);
-    find();
+    place();
     return true;
   }
-  // Looks the positions up in the directory and fetches their records.
-  void find() {
+  // Fetches the directory entry of the first position; the second one's is nearly always the same.
+  void place() {
     const u32 first = load<u32>(level);
     x = first + i;
     y = first + j;
-    if (UNSPOOL_UNLIKELY(x >= num_bits || y >= num_bits))
+    if (UNSPOOL_UNLIKELY(std::max(x, y) >= num_bits))
       throw Corrupt(file->path() + ": a position lies outside its block. The file is damaged.");
-    const u32 super = x / kSuperBits;
-    record_i = find_super(super, x, &rank_i);
-    if (super == y / kSuperBits) {
-      record_j = record_i;
-      rank_j = record_i ? rank_i : rank_i + (uniform ? y - x : 0);
-    } else {
-      record_j = find_super(y / kSuperBits, y, &rank_j);
-    }
+    fetch_entry(x);
   }
-  const u8* find_super(u32 super, u32 position, u32* rank) {
-    const u8* p = head + dir + kDirEntry * super;
-    const u64 here = load<u64>(p), next = load<u64>(p + 4) >> 16;
-    const u32 offset = (here >> 24) & 0xFFFFFF, next_offset = (next >> 24) & 0xFFFFFF;
-    *rank = here & 0xFFFFFF;
-    if (next_offset == offset) {  // all bits equal
-      uniform = (next & 0xFFFFFF) != *rank;
-      if (uniform) *rank += position % kSuperBits;
-      return nullptr;
+  const u8* find_chunk(u32 position, u32* rank, u32* kind) const {
+    const u8* entry = head + dir + kDirEntry * (position / kSuperBits);
+    const hybrid::ChunkPlace c = hybrid::place_chunk(entry, position % kSuperBits / kChunkBits);
+    *rank = c.ones;
+    *kind = c.kind;
+    if ((c.kind & 63) == 0) return head;  // all bits equal: nothing is read
+    const u8* chunk = file->at(data + c.offset, c.kind & 63);
+    prefetch(chunk);
+    prefetch(chunk + (c.kind & 63) - 1);
+    return chunk;
+  }
+  // Reads the directory and fetches the chunks.
+  void find() {
+    data_i = find_chunk(x, &rank_i, &kind_i);
+    if (x / kChunkBits == y / kChunkBits) {
+      data_j = data_i;
+      rank_j = rank_i;
+      kind_j = kind_i;
+    } else {
+      data_j = find_chunk(y, &rank_j, &kind_j);
     }
-    const u8* record = file->at(data + offset, u64{next_offset} - offset);
-    prefetch(record);
-    prefetch(record + 64);
-    prefetch(record + 128);
-    return record;
   }
   // Moves down one level; false when the step is over.
   bool advance() {
-    if (record_i == record_j && record_i) {
-      if (hi) {
-        const auto r = hybrid::record_rank_pair(record_i, x % kSuperBits, y % kSuperBits);
-        rank_i += r.x;
-        rank_j += r.y;
-      } else {
-        rank_j = rank_i += hybrid::record_rank(record_i, x % kSuperBits).rank;
-      }
-    } else {
-      if (record_i) rank_i += hybrid::record_rank(record_i, x % kSuperBits).rank;
-      if (record_j) rank_j += hybrid::record_rank(record_j, y % kSuperBits).rank;
-    }
+    rank_i += hybrid::chunk_rank(data_i, kind_i, x % kChunkBits).rank;
+    if (hi)
+      rank_j += hybrid::chunk_rank(data_j, kind_j, y % kChunkBits).rank;
+    else
+      rank_j = rank_i;
     const u32 ones = load<u32>(level + 4);
-    if (code >> 31) {
-      const u32 to = load<u32>(level + 8) - ones;
-      i = to + rank_i;
-      j = to + rank_j;
-    } else {
-      i -= rank_i - ones;
-      j -= rank_j - ones;
-    }
+    // Ones go behind the level's zeros, zeros move up; without a branch, since either is as likely.
+    const u32 bit = 0 - (code >> 31);
+    const u32 to = load<u32>(level + 8) - ones;
+    i = (bit & (to + rank_i)) | (~bit & (i + ones - rank_i));
+    j = (bit & (to + rank_j)) | (~bit & (j + ones - rank_j));
     if (i == j && hi) {  // none of the symbols between the ends is c
       *lo = *hi = 0;
       return false;
@@ -195,7 +176,7 @@ struct StepCursor {
     }
     code <<= 1;
     level += 12;
-    find();
+    place();
     return true;
   }
 };
@@ -228,6 +209,7 @@ void BlockTree::step_many(StepJob* jobs, std::size_t n) {
       if (cursors[a].start()) active[left++] = &cursors[a];
     while (left) {
       std::size_t kept = 0;
+      for (std::size_t a = 0; a < left; ++a) active[a]->find();
       for (std::size_t a = 0; a < left; ++a)
         if (active[a]->advance()) active[kept++] = active[a];
       left = kept;
@@ -265,7 +247,7 @@ void BlockTree::walk_many(WalkJob* jobs, std::size_t n) {
         throw Corrupt(job.tree->file_->path() + ": a row lies outside the index.");
       cursor.slot = static_cast<u32>(j);
       cursor.i = static_cast<u32>(job.i % kBlock);
-      cursor.fetch_block(job.i / kBlock, 0);
+      cursor.begin(job.i / kBlock);
       ++active;
     }
     std::size_t kept = 0;
@@ -283,13 +265,12 @@ void BlockTree::walk_many(WalkJob* jobs, std::size_t n) {
     }
     active = kept;
     while (active) {
-      for (std::size_t a = 0; a < active; ++a) cursors[a].place();
-      for (std::size_t a = 0; a < active; ++a) cursors[a].find();
+      for (std::size_t a = 0; a < active; ++a) cursors[a].fetch_entry();
+      for (std::size_t a = 0; a < active; ++a) cursors[a].fetch_chunk();
       kept = 0;
       for (std::size_t a = 0; a < active; ++a) {
         BlockCursor& cursor = cursors[a];
-        const hybrid::RankBit r = super_rank(cursor.super, cursor.level.first + cursor.i);
-        cursor.move(r, r.bit);
+        cursor.move();
         // The next level holds only the symbols that go on: whoever stands past its end is a leaf.
         const BlockTree* tree = cursor.tree;
         const u32 levels = cursor.b.bits_levels % 64;
