@@ -42,28 +42,18 @@ DOCS200 = (
     "postgresql-doc-15",
 )
 """Documentation that repeats itself, as crawls do: navigation, signatures, generated pages."""
-_LANGUAGES = ("de", "es", "fr", "it", "ja", "ko", "ru", "zh-cn")
 DISTINCT = (
     *DOCS200,
     "linux-doc-6.1",
     "scala-doc",
-    "sagemath-doc",
     "libboost1.81-doc",
     "lilypond-doc-html",
     "gnome-user-docs",
     "apache2-doc",
     "installation-guide-amd64",
     "debian-handbook",
-    "r-doc-html",
-    "octave-doc",
-    "python-sympy-doc",
-    "nodejs-doc",
-    *(f"gimp-help-{language}" for language in ("en", *_LANGUAGES)),
-    *(f"libreoffice-help-{language}" for language in ("en-us", *_LANGUAGES)),
-    "dict-gcide",
-    "wordnet-base",
 )
-"""As much prose and code in as many languages as documentation packages give."""
+"""Prose and code in many languages, to be deduplicated."""
 SMALL = ("manpages", "manpages-dev")
 _TEXTS = ("*.html", "*.xhtml", "*.htm", "*.txt", "*.txt.gz", "*.rst.gz", "*.page", "*.dict.dz",
           "*/wordnet/data.*", "*/man/man?/*.gz")  # fmt: skip
@@ -168,7 +158,7 @@ def _download(name: str, folder: Path) -> tuple[Path, str]:
             break
     else:
         raise InputError(
-            f"apt-get cannot download {name}: {done.stderr.strip().splitlines()[-1:]}. "
+            f"apt-get cannot download {name}: {done.stderr.strip()[-300:]}. "
             "Run 'apt-get update' once, as root, and try again."
         )
     archive = next(folder.glob("*.deb"))
@@ -307,7 +297,11 @@ def _making(target: Path) -> Iterator[Path]:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
-        os.replace(part, target)
+        try:
+            os.replace(part, target)
+        except OSError:
+            if not target.is_dir():  # else another process has made the same folder by now
+                raise
     finally:
         if part.is_dir():
             shutil.rmtree(part)
