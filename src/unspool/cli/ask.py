@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
 
 from unspool.cli._output import (
     emit_json,
@@ -21,12 +24,50 @@ from unspool.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from unspool.types import Answer
 
+_OPTIONS = (
+    "--model",
+    "--endpoint",
+    "--method",
+    "--top-k",
+    "--read-tokens",
+    "--max-tokens",
+    "--passages",
+    "--json",
+)
 _SHOWN = 3
 _UNITS = {"reading": "B", "indexing": "B"}
 
 
+_EXAMPLES = """
+The question comes last, in quotes. Texts are prepared once and kept in the cache, so the next
+question about them starts at once. For example:
+
+    unspool ask handbook.txt "Who may open the archive?"
+
+    unspool ask docs/ notes.md "How is a release made?" --read-tokens window
+
+    unspool ask docs/ "How is a release made?" --model Qwen/Qwen3-0.6B --json
+
+    unspool ask docs/ "How is a release made?" --endpoint http://localhost:8000/v1
+"""
+
+app = App(
+    name="ask",
+    help="Answer a question from texts of any length, with evidence.",
+    usage="Usage: unspool ask [OPTIONS] PATH… QUESTION",
+    help_epilogue=_EXAMPLES,
+)
+
+
+@app.default
 def ask(
-    *arguments: str,
+    arguments: Annotated[
+        tuple[str, ...],
+        # A lone - is standard input; misspelt options are told apart in _split.
+        Parameter(allow_leading_hyphen=True, show_default=False),
+    ] = (),
+    /,
+    *,
     model: str | None = None,
     endpoint: str | None = None,
     method: str = "bm25",
@@ -37,19 +78,6 @@ def ask(
     json: bool = False,
 ) -> None:
     """Answer a question from files and folders of any length, with evidence.
-
-    `unspool ask PATH… QUESTION`. The question comes last, in quotes. The texts are prepared once
-    and kept in the cache; the next question about them starts at once.
-
-    For example:
-
-        unspool ask handbook.txt "Who may open the archive?"
-
-        unspool ask docs/ notes.md "How is a release made?" --read-tokens window
-
-        unspool ask docs/ "How is a release made?" --model Qwen/Qwen3-0.6B --json
-
-        unspool ask docs/ "How is a release made?" --endpoint http://localhost:8000/v1
 
     Args:
         arguments: Files, folders, or - for standard input; then the question.
@@ -82,7 +110,7 @@ def ask(
             endpoint=endpoint,
             method=method,
             top_k=top_k,
-            read_tokens=budget,  # type: ignore[arg-type]  # a str is checked there
+            read_tokens=budget,
             max_tokens=max_tokens,
             progress=bars,
         )
@@ -92,8 +120,13 @@ def ask(
         _show(answer, passages, max_tokens)
 
 
-def _split(arguments: tuple[str, ...]) -> tuple[list[str], str]:
+def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
     """Paths and question; says what is missing if one of them is."""
+    strange = [a for a in arguments if a.startswith("-") and a != "-" and " " not in a]
+    if strange:
+        near = difflib.get_close_matches(strange[0], _OPTIONS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"The options are {', '.join(_OPTIONS)}."
+        raise ConfigError(f"There is no option {strange[0]}. {hint}")
     if not arguments:
         raise InputError("Say what to read and what to ask: unspool ask PATH… 'QUESTION'.")
     *paths, question = arguments

@@ -21,7 +21,7 @@ from unspool.cli import _args
 from unspool.cli._output import message
 
 _VERBS = (
-    ("ask", "unspool.cli.ask:ask", "Answer a question from texts of any length, with evidence."),
+    ("ask", "unspool.cli.ask:app", "Answer a question from texts of any length, with evidence."),
     ("index", "unspool.cli.index:app", "Build, describe and verify exact search indexes."),
     ("search", "unspool.cli.search:app", "Count, find and trace text in an index."),
     ("list", "unspool.cli.list:list_", "Show the systems, methods or tasks there are."),

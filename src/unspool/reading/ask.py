@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 from unspool import _registry
 from unspool._machine import peak_rss
@@ -40,7 +40,7 @@ def ask(
     api_key: str | None = None,
     method: str = "bm25",
     top_k: int | None = None,
-    read_tokens: int | Literal["window"] | None = None,
+    read_tokens: int | str | None = None,
     max_tokens: int = 64,
     dtype: str | None = None,
     device: str = "auto",
@@ -170,9 +170,7 @@ def _model(
     return load_model(model, endpoint=endpoint, api_key=api_key, dtype=dtype, device=device)
 
 
-def _limit(
-    model: LanguageModel, read_tokens: int | Literal["window"] | None, max_tokens: int
-) -> int:
+def _limit(model: LanguageModel, read_tokens: int | str | None, max_tokens: int) -> int:
     """The read budget in tokens."""
     room = None if model.window is None else model.window - max_tokens
     if room is not None and room < 1:
@@ -186,6 +184,7 @@ def _limit(
         if room is None:
             raise ConfigError(f"{model.name} tells no window. Give read_tokens as a number.")
         return room
+    assert isinstance(read_tokens, int)  # other strings were refused
     if room is not None and read_tokens > room:
         raise OverflowPolicyError(
             f"read_tokens={read_tokens:,} and max_tokens={max_tokens:,} are more than the window "

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from unspool.reading.units import UNIT_BYTES, units
 from unspool.types import Document, Span
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called with what is being done, how much is done and, if known, of how much."""
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from unspool.reading.terms import STOP_WORDS, stem, terms
+from unspool.reading.terms import terms
 from unspool.types import Passage
 
 _WORD = re.compile(r"[^\W_]+(?:[_.\-/'’][^\W_]+)*")
+_JOINED = re.compile(r"[_.\-/]")
 
 
 def unsupported_words(answer: str, passages: Sequence[str]) -> tuple[str, ...]:
@@ -25,8 +26,9 @@ def unsupported_words(answer: str, passages: Sequence[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for match in _WORD.finditer(answer):
         word = match.group()
-        parts = [stem(p) for p in re.findall(r"[^\W_]+", word.lower()) if p not in STOP_WORDS]
-        if any(part not in read and len(part) > 1 for part in parts) and word.lower() not in read:
+        own = terms(word)
+        # Of a compound the parts count: "key-value" is supported where key and value are.
+        if any(t not in read and len(t) > 1 and not _JOINED.search(t) for t in own):
             found.setdefault(word)
     return tuple(found)
 
