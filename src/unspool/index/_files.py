@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ def storage(folder: Path) -> Iterator[None]:
 
 def write_atomic(path: Path, parts: Sequence[bytes], *, sync: bool = True) -> None:
     """Write a file so that it is either there whole or not there at all."""
-    temporary = path.with_name(TEMPORARY + path.name)
+    # Its own name for every writer: on a cluster a lost one may still be writing the same file.
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     try:
         with open(temporary, "wb") as file:
             for part in parts:

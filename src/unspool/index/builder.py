@@ -181,7 +181,7 @@ class Builder:
             return pool(self.workers, lock.handle)
         from unspool.index.cluster import cluster
 
-        return cluster(self.engine, self.out, self.workers)
+        return cluster(self.engine, self.out, self.workers, self.memory)
 
     def _read(self, source: Listing | Stream, runner: Runner) -> list[tuple[str, dict[str, Any]]]:
         """Bring the whole input into the spool; the name and head of every piece, in order."""

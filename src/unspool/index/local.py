@@ -99,7 +99,7 @@ class Pool:
             if answer is None:
                 raise self._lost(worker, jobs)
             if "error" in answer:
-                raise _revived(answer)
+                raise revived(answer)
             report(answer["amount"])
             if "result" not in answer:
                 continue
@@ -139,7 +139,7 @@ class Pool:
         )
 
 
-def _revived(answer: dict[str, Any]) -> BaseException:
+def revived(answer: dict[str, Any]) -> BaseException:
     """The exception that a worker met, of the same class where that class is known."""
     name, message = answer["error"], answer["message"]
     kind = getattr(errors, name, None) or getattr(builtins, name, None)

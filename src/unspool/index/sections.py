@@ -134,7 +134,7 @@ def token_marks(lengths: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def token_offsets(lengths: NDArray[np.uint64], values: NDArray[np.uint64]) -> bytes:
     """The section of token offsets, from the tokens of each document and all their marks."""
     width = 8 if len(values) and int(values.max()) >= 1 << 32 else 4
-    head = np.array([len(lengths), width], dtype="<u8").tobytes()
-    base = starts(token_marks(lengths)).astype("<u4").tobytes()
+    head: bytes = np.array([len(lengths), width], dtype="<u8").tobytes()
+    base: bytes = starts(token_marks(lengths)).astype("<u4").tobytes()
     offsets: bytes = values.astype(f"<u{width}").tobytes()
-    return b"".join((head, base, offsets))
+    return head + base + offsets

@@ -8,6 +8,8 @@ digest, or one that does not verify, is built again.
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from unspool import _native
 from unspool.errors import IndexCorrupt, IndexFileError
+from unspool.index._files import TEMPORARY, sync_folder
 from unspool.index.ingest import PieceRecord, read_piece
 from unspool.index.sections import framed, id_table, starts, token_offsets
 from unspool.index.settings import BuildSettings
@@ -57,8 +60,10 @@ def build_shard(
         if not _is_done(path, origin):
             if records is None:
                 records = [_load(out / SPOOL / name) for name in pieces]
+            # A name of its own, as every writer has: on a cluster a lost task may still be writing.
+            temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
             _native.build_shard(
-                str(path),
+                str(temporary),
                 tier=tier,
                 width=width,
                 pieces=[
@@ -71,6 +76,8 @@ def build_shard(
                 sections=_sections(records, origin, settings, full=carries_sections),
                 progress=progress,
             )
+            os.replace(temporary, path)
+            sync_folder(out)
         held = _native.Index([str(path)]).info(0)
         files[tier] = describe_file(path)
     return {"symbols": held["symbols"], "documents": held["documents"], "files": files}
