@@ -74,7 +74,7 @@ class Cluster:
                 if "error" in answer:
                     raise revived(answer)
                 answers[left[place]] = answer["result"]
-                report(_amount(jobs[left[place]], answer["result"]))
+                report(_amount(jobs[left[place]]))
             if len(answers) == before:
                 break
         lost = len(jobs) - len(answers)
@@ -158,10 +158,10 @@ class Cluster:
         )
 
 
-def _amount(job: Job, result: Any) -> int | float:
+def _amount(job: Job) -> int | float:
     """What a finished job adds to the progress: bytes read, or rows indexed."""
     if job["step"] == "ingest":
-        return int(sum(head["bytes_text"] for head in result))
+        return int(sum(file["size"] for file in job["files"]))
     return int(job["rows"])
 
 

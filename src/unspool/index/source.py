@@ -70,8 +70,7 @@ class Listing:
         self.files = files
         self.report = report
         self.size = sum(file.size for file in files)
-        plain = all(not file.compression and file.format != "parquet" for file in files)
-        self.total: int | None = self.size if plain else None
+        self.total: int | None = self.size
         self._names = _names(files)
         self._stats = {
             name: _stat(file.path) for name, file in zip(self._names, files, strict=True)

@@ -20,7 +20,7 @@ from unspool.index.shard import SPOOL, build_shard
 
 Job: TypeAlias = Mapping[str, Any]
 Report: TypeAlias = Callable[[int | float], None]
-"""Called with the amount done since the last call: bytes of text read, or rows indexed."""
+"""Called with the amount done since the last call: bytes of files read, or rows indexed."""
 
 
 def run_job(job: Job, report: Report) -> Any:
@@ -55,16 +55,26 @@ def _ingest_files(job: Job, out: Path, settings: BuildSettings, report: Report) 
     from unspool.index.source import FileReader
 
     reader = FileReader(job["files"], settings, job["max_document"])
-    return ingest(
+    size, told = sum(file["size"] for file in job["files"]), 0
+
+    def progress(_: int) -> None:  # in bytes on disk, which is what the whole is known in
+        nonlocal told
+        now = min(reader.report.bytes_read, size)
+        report(now - told)
+        told = now
+
+    heads = ingest(
         job["name"],
         reader.items(),
         out / SPOOL,
         settings,
         load_tokens(out, settings),
         check_size=size_check(settings, job["width"], job["memory"]),
-        progress=report,
+        progress=progress,
         notes=reader.notes,
     )
+    report(size - told)
+    return heads
 
 
 def _build_shard(job: Job, out: Path, settings: BuildSettings, report: Report) -> Any:
