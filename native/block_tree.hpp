@@ -20,7 +20,7 @@
 
 namespace unspool {
 
-inline constexpr u32 kBlockLog = 16;
+inline constexpr u32 kBlockLog = 17;
 inline constexpr u32 kCodeLimit = 18;
 inline constexpr u64 kMask40 = (u64{1} << 40) - 1;
 

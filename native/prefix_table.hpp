@@ -59,7 +59,7 @@ class PrefixTable {
 // Sees every suffix in order by its first 8 symbols, first one highest.
 class PrefixCounter {
  public:
-  explicit PrefixCounter(u64 rows) : threshold_(std::max<u64>(256, rows >> 14)) {}
+  explicit PrefixCounter(u64 rows) : threshold_(std::max<u64>(256, rows >> 16)) {}
   void add(u64 row, u64 symbols) {
     const u64 differs = symbols ^ previous_;
     const u32 same = differs ? static_cast<u32>(__builtin_clzll(differs)) / 8 : 8;
