@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from unspool.errors import QueryError, Unsupported
@@ -399,13 +400,9 @@ def _ratio(before: int, both: int) -> Result:
 
 
 def _line(identifier: str, meta: Mapping[str, Any]) -> str:
-    import orjson
-
     value = {"path": identifier, "linenum": 0, "metadata": dict(meta)}
     return orjson.dumps(value).decode() + "\n"
 
 
 def _read_ids(path: str | None) -> set[int]:
-    if path is None:
-        return set()
-    return {int(line) for line in Path(path).read_text().split()}
+    return set(map(int, Path(path).read_text().split())) if path else set()

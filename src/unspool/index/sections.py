@@ -120,8 +120,8 @@ def id_digest(identifier: str) -> int:
 
 def id_table(digests: NDArray[np.uint64]) -> bytes:
     """The section that finds a document by its id."""
-    keys = (digests >> np.uint64(32)).astype("<u4")
-    order = np.argsort(keys, kind="stable").astype("<u4")
+    keys: NDArray[np.uint32] = (digests >> np.uint64(32)).astype("<u4")
+    order: NDArray[np.uint32] = np.argsort(keys, kind="stable").astype("<u4")
     return keys[order].tobytes() + order.tobytes()
 
 
