@@ -94,6 +94,17 @@ def test_a_repeated_unit_is_read_once(tmp_path: Path) -> None:
     )
 
 
+def test_an_index_that_turns_out_damaged_is_made_again(texts: Path, cache: Path) -> None:
+    before = ask(texts, QUESTION, model=scripted(), read_tokens=220)
+    (shard,) = (cache / "ask").glob("*/index/*.fm")
+    data = bytearray(shard.read_bytes())
+    for place in range(4096, len(data), 512):
+        data[place] ^= 0xFF
+    shard.write_bytes(data)
+    after = ask(texts, QUESTION, model=scripted(), read_tokens=220)
+    assert after.evidence == before.evidence
+
+
 def test_unsupported_words_are_told(texts: Path) -> None:
     model = ScriptedModel(["In a castle of 34 rooms."])
     answer = ask(texts, QUESTION, model=model, read_tokens=200)

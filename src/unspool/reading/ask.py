@@ -16,12 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unspool import _registry
 from unspool._machine import peak_rss
 from unspool.backends.prompts import encode_prompt
-from unspool.errors import ConfigError, InputError, OverflowPolicyError
-from unspool.reading.budget import fill
-from unspool.reading.library import Progress, open_library, silent
+from unspool.errors import ConfigError, IndexFileError, InputError, OverflowPolicyError
+from unspool.reading.budget import Picked, fill
+from unspool.reading.library import Library, Progress, open_library, remake_library, silent
 from unspool.reading.prompt import answer_prompt, stops
 from unspool.reading.support import rank_by_support, unsupported_words
 from unspool.reading.tokens import counter
@@ -87,20 +90,28 @@ def ask(
     reading = _model(model, endpoint, api_key, dtype, device, tell)
     limit = _limit(reading, read_tokens, max_tokens)
     identity, count = counter(reading)
-    counts = library.token_counts(identity, count, tell)
 
     def prompt_of(passages: Sequence[str]) -> Prompt:
         return answer_prompt(reading.tokenizer, passages, question)
 
-    picked = fill(
-        library,
-        reader.scores(library, question),
-        counts,
-        limit=limit,
-        measure=lambda passages: _prompt_tokens(reading, count, prompt_of(passages)),
-        top_k=top_k,
-        last=reader.last,
-    )
+    def pick(library: Library) -> tuple[Picked, NDArray[np.uint32]]:
+        counts = library.token_counts(identity, count, tell)
+        picked = fill(
+            library,
+            reader.scores(library, question),
+            counts,
+            limit=limit,
+            measure=lambda passages: _prompt_tokens(reading, count, prompt_of(passages)),
+            top_k=top_k,
+            last=reader.last,
+        )
+        return picked, counts
+
+    try:
+        picked, counts = pick(library)
+    except IndexFileError:  # what the cache kept is damaged: the texts are still there
+        library = remake_library(library, paths, progress=tell)
+        picked, counts = pick(library)
     tell("Reading and answering", 0, None)
     said = reading.generate(
         [prompt_of(picked.texts)], max_tokens=max_tokens, stop=stops(reading.tokenizer)

@@ -26,6 +26,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool import _native
 from unspool._cache import cache_folder
 from unspool._optional import require
 from unspool.corpus.readers import read_documents
@@ -179,6 +180,14 @@ def open_library(
     return opened
 
 
+def remake_library(library: Library, paths: Any, *, progress: Progress = silent) -> Library:
+    """Prepare the texts anew, after use found the kept index damaged."""
+    library.index.close()
+    with _locked(library.folder):
+        shutil.rmtree(library.folder, ignore_errors=True)
+    return open_library(paths, progress=progress)
+
+
 def _reader(paths: Any) -> Callable[[], Iterable[Document]]:
     """Documents as often as they are needed: standard input can be read once and is held."""
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -189,7 +198,8 @@ def _reader(paths: Any) -> Callable[[], Iterable[Document]]:
 
 
 def _digest(documents: Iterable[Document]) -> str:
-    total = hashlib.sha256(f"unspool ask {_FORMAT} {UNIT_BYTES} {K1} {B}".encode())
+    settings = f"unspool ask {_FORMAT} {_native.FORMAT_VERSION} {UNIT_BYTES} {K1} {B}"
+    total = hashlib.sha256(settings.encode())
     num_bytes = num_documents = 0
     for document in documents:
         data = document.text.encode()
