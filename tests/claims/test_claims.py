@@ -281,4 +281,5 @@ def test_every_claim_names_a_system_of_the_catalogue() -> None:
 
     slugs = {system.slug for system in catalog.systems()}
     found = runner.discover()
-    assert {module.CLAIM.system for module in found.values()} <= slugs
+    # `ask` is the way through the house, not one of the systems.
+    assert {module.CLAIM.system for module in found.values()} <= {*slugs, "ask"}
