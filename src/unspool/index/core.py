@@ -121,6 +121,14 @@ class Core:
             return ""
         return self.spell(np.array([symbol], dtype=np.uint32)).decode("utf-8", "replace")
 
+    def text_of(self, asked: _native.Query) -> bytes | None:
+        """What each match of a query spells; None where tokens may spell it in several ways."""
+        if not self.plain:
+            return None
+        if isinstance(asked, str):
+            return asked.encode()
+        return asked if isinstance(asked, bytes) else self.spell(asked)
+
     def spell(self, symbols: NDArray[np.uint32]) -> bytes:
         """The bytes that symbols stand for; of tokens without a tokenizer, nothing."""
         if self.plain:
@@ -137,14 +145,21 @@ class Core:
         lead = self.tokens.lead(symbols)
         return self.tokens.spell(symbols)[lead:], np.maximum(offsets - lead, 0)
 
-    def span(self, place: Place, length: int) -> Span:
-        """The Span of a match of so many symbols."""
+    def span(self, place: Place, length: int, known: bytes | None = None) -> Span:
+        """The Span of a match of so many symbols; `known` is the text, where that is known."""
         shard, document, _ = place
-        return self.holdings.span(shard, document, *self._bytes_of(place, length))
+        low, high = self._bytes_of(place, length)
+        if known is None:
+            return self.holdings.span(shard, document, low, high)
+        identifier = self.holdings.describe(shard, document)[0]
+        return Span(identifier, low, high, known.decode("utf-8", "replace"))
 
-    def hit(self, place: Place, length: int, context: int) -> Hit:
+    def hit(self, place: Place, length: int, context: int, known: bytes | None = None) -> Hit:
         """A match of so many symbols with the text around it."""
         shard, document, _ = place
+        if not context and known is not None:
+            span = self.span(place, length, known)
+            return Hit(span, span.text, self.holdings.number(shard, document))
         low, high = self._bytes_of(place, length)
         span, text = self.holdings.in_context(shard, document, low, high, context)
         return Hit(span, text, self.holdings.number(shard, document))

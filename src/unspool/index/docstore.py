@@ -136,8 +136,7 @@ class DocumentTable:
         """The number of the document with this id, or None."""
         total = self.documents
         key = id_digest(identifier) >> 32
-        low, high = self._near(key, total)
-        keys = self._ids.numbers(4 * low, high - low, "<u4")
+        low, keys = self._near(key, total)
         start, end = np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right")
         places = self._ids.numbers(4 * (total + low + int(start)), int(end - start), "<u4")
         for place in places.tolist():
@@ -145,16 +144,17 @@ class DocumentTable:
                 return int(place)
         return None
 
-    def _near(self, key: int, total: int) -> tuple[int, int]:
-        """A short range of the sorted keys that holds every copy of `key` there is. Digests are
-        spread evenly, so it is near where `key` would be if they were spread perfectly."""
+    def _near(self, key: int, total: int) -> tuple[int, NDArray[np.uint32]]:
+        """A short range of the sorted keys that holds every copy of `key` there is, and where it
+        starts. Digests are spread evenly, so it is near where perfectly spread ones would be."""
         guess, reach = key * total >> 32, 64
         while True:
             low, high = max(0, guess - reach), min(total, guess + reach)
-            below = low == 0 or int(self._ids.numbers(4 * low, 1, "<u4")[0]) < key
-            above = high == total or int(self._ids.numbers(4 * high - 4, 1, "<u4")[0]) > key
+            keys = self._ids.numbers(4 * low, high - low, "<u4")
+            below = low == 0 or int(keys[0]) < key
+            above = high == total or int(keys[-1]) > key
             if below and above:
-                return low, high
+                return low, keys
             reach *= 4
 
 

@@ -155,7 +155,8 @@ class Index:
         """
         asked, length = self._to_find(query, limit, context)
         found = places(self._native, asked, length, limit=limit, order=order, seed=seed)
-        return [self._core.hit(place, length, context) for place in islice(found, limit)]
+        known = self._core.text_of(asked)
+        return [self._core.hit(place, length, context, known) for place in islice(found, limit)]
 
     def documents(
         self,
@@ -168,7 +169,8 @@ class Index:
         """The first hit in each of at most `limit` different documents; arguments as of `find`."""
         asked, length = self._to_find(query, limit, context)
         found = places(self._native, asked, length, limit=None, order=order, seed=seed)
-        return [self._core.hit(p, length, context) for p in first_of_each_document(found, limit)]
+        known, firsts = self._core.text_of(asked), first_of_each_document(found, limit)
+        return [self._core.hit(place, length, context, known) for place in firsts]
 
     def find_batch(self, queries: Iterable[Query], **options: Any) -> list[list[Hit]]:
         """`find` of many queries."""

@@ -221,4 +221,5 @@ def _sources(
     else:
         drawn = places(core.native, symbols, length, limit=most, order="random", seed=options.seed)
         found = sorted(place for place, _ in zip(drawn, range(most), strict=False))
-    return tuple(core.span(place, length) for place in found)
+    known = core.text_of(symbols)
+    return tuple(core.span(place, length, known) for place in found)
