@@ -11,7 +11,7 @@ DONE := $(VENV)/done
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find src native claims/results \
 	-type f -not -name '*.so' -not -name '*.pyc' 2>/dev/null | tr ' ' '?')
 
-QUESTION ?= What does the nonlocal statement do?
+QUESTION ?= What is the with statement used to wrap?
 TESTS ?=
 BUDGET ?= cpu
 NAME ?=
