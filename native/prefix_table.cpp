@@ -1,5 +1,8 @@
 #include "prefix_table.hpp"
 
+#include <algorithm>
+#include <functional>
+
 #include "query.hpp"
 
 namespace unspool {
@@ -18,6 +21,15 @@ void PrefixCounter::keep(u32 l, u64 count) {
 
 u64 PrefixCounter::write(ContainerWriter& out, u64 rows) {
   for (u32 l = 0; l < kNumPrefixLengths; ++l) close(l, rows);
+  // The table may take a 128th of the text: of a small one only the most frequent beginnings stay.
+  const u64 most = rows / 128 / 32;
+  if (entries_.size() > most) {
+    std::vector<u64> counts;
+    for (const Entry& e : entries_) counts.push_back(e.rows >> 40);
+    std::sort(counts.begin(), counts.end(), std::greater<>());
+    const u64 enough = most ? counts[most - 1] : ~u64{0};
+    std::erase_if(entries_, [&](const Entry& e) { return e.rows >> 40 <= enough; });
+  }
   const u64 slots = 2 * entries_.size() + 1;  // half full: a miss ends after a probe or two
   std::vector<Entry> table(slots, Entry{0, 0});
   for (const Entry& e : entries_) {
