@@ -105,6 +105,29 @@ def test_an_index_that_turns_out_damaged_is_made_again(texts: Path, cache: Path)
     assert after.evidence == before.evidence
 
 
+def test_an_endpoint_is_read_by_its_own_counts_and_budgeted_by_a_ruler(
+    texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.backends.test_endpoint import MODELS, Server, said
+    from tests.backends.tiny import tokenizer
+    from unspool.backends import embedded
+
+    ruler = tokenizer().backend_tokenizer
+    monkeypatch.setattr(embedded, "embedded_tokenizer", lambda: ruler)
+    server = Server()
+    server.answers = [MODELS, (200, said("In burrow 34."), {})]
+    try:
+        answer = ask(texts, QUESTION, endpoint=server.url, read_tokens=900)
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+    content = server.seen[-1][2]["messages"][0]["content"]
+    assert GOLD in content
+    assert 700 < len(ruler.encode(content, add_special_tokens=False).ids) <= 900
+    assert (answer.usage.read_tokens, answer.usage.output_tokens) == (11, 3)  # what it reports
+    assert answer.usage.input_tokens > answer.usage.dropped_tokens > 0
+
+
 def test_unsupported_words_are_told(texts: Path) -> None:
     model = ScriptedModel(["In a castle of 34 rooms."])
     answer = ask(texts, QUESTION, model=model, read_tokens=200)

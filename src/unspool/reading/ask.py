@@ -26,6 +26,7 @@ from unspool.errors import ConfigError, IndexFileError, InputError, OverflowPoli
 from unspool.reading.budget import Picked, fill
 from unspool.reading.library import Library, Progress, open_library, remake_library, silent
 from unspool.reading.prompt import answer_prompt, stops
+from unspool.reading.repeats import without_repeats
 from unspool.reading.support import rank_by_support, unsupported_words
 from unspool.reading.tokens import counter
 from unspool.types import Answer, LanguageModel, Prompt, Usage
@@ -67,9 +68,10 @@ def ask(
         progress: Called with what is being done, how much and of how much.
 
     Returns:
-        The answer; the passages that were read, those that hold most of it first; the usage, whose
-        `input_tokens` are those of the whole text, unit by unit, `dropped_tokens` those of units
-        that were not read, and `read_tokens` those of the prompt.
+        The answer, in which no sentence comes twice; the passages that were read, those that hold
+        most of it first; the usage, whose `input_tokens` are those of the whole text, unit by
+        unit, `dropped_tokens` those of units that were not read, and `read_tokens` those of the
+        prompt.
 
     Raises:
         InputError: There is no question, or no text in the paths.
@@ -116,7 +118,7 @@ def ask(
     said = reading.generate(
         [prompt_of(picked.texts)], max_tokens=max_tokens, stop=stops(reading.tokenizer)
     )[0]
-    answer = said.text.strip()
+    answer = without_repeats(said.text)
     total = int(counts.sum())
     usage = Usage(
         input_tokens=total,
