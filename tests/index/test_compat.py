@@ -152,6 +152,8 @@ def test_the_shim_gives_the_same_over_both_kinds_of_index(pair):
         InfiniGramEngine(str(pair[0]), 0, version=5)
     cnf = [[prompts[0]], [prompts[1]]]
     assert ours.count_cnf(cnf)["count"] == theirs.find_cnf(cnf)["cnt"]
+    shown = ours.search_docs_cnf(cnf, maxnum=5)
+    assert len(shown["documents"]) == min(5, shown["cnt"])
 
 
 @needs_package
@@ -201,6 +203,18 @@ def test_the_shim_answers_as_the_released_engine(pair):
         for token, count in dict(enumerated(released.compute_unigram_counts(1))).items()
         if count
     }
+    for trial in range(60):
+        clauses = [
+            [
+                rng.choice(prompts)[: rng.choice([1, 1, 2])] or prompts[0]
+                for _ in range(rng.choice([1, 2]))
+            ]
+            for _ in range(rng.choice([1, 2, 2, 3, 4]))
+        ]
+        theirs = released.find_cnf(clauses, max_diff_tokens=1 + trial % 12)
+        mine = ours.find_cnf(clauses, max_diff_tokens=1 + trial % 12)
+        assert mine == theirs, clauses
+        assert ours.count_cnf(clauses)["count"] == released.count_cnf(clauses)["count"]
     for text in prompts[-6:]:
         ids = (text * 3)[:9]
         theirs = released.attribute(ids, [], 1, 10**6, False)["spans"]

@@ -49,17 +49,6 @@ class _Interval(NamedTuple):
     last: int
 
 
-def minimal_intervals(core: Core, clauses: Sequence[Sequence[Query]], window: int) -> list[Place]:
-    """Where every minimal interval begins, by position; exact."""
-    terms = _terms(core, clauses)
-    starts = [_located(core, clause) for clause in terms]
-    mask = (1 << _BITS) - 1
-    return [
-        Place(*core.holdings.place(found.first >> _BITS), found.first & mask)
-        for found in _minimal(starts, window)
-    ]
-
-
 def search(
     core: Core,
     clauses: Sequence[Sequence[Query]],

@@ -5,8 +5,8 @@ What: the constructor keywords, method names and result keys of `InfiniGramEngin
 Source: the public interface of liujch1998/infini-gram; behaviour checked against the package.
 Departures, all of them repairs: distributions are exact, so `approx` is always False and
 `max_support` changes nothing; the end of a document counts as `eos_token_id` in `prob` as well as
-in `ntd`; documents are drawn without replacement, from a seed; CNF counts are those of
-`Index.cnf`, which do not change with the sharding, and `max_clause_freq` changes nothing.
+in `ntd`; documents are drawn without replacement, from a seed; CNF clauses are never subsampled, so
+`max_clause_freq` changes nothing (`Index.cnf` counts in a way that does not depend on the shards).
 `version=5` (reversed documents) is refused, as are ranks without a needle on the fm tier, whose
 rows stand for the ends of matches.
 Cost: that of the calls beneath; offsets of documents (8 bytes each) once a shard.
@@ -14,10 +14,8 @@ Cost: that of the calls beneath; offsets of documents (8 bytes each) once a shar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,14 +25,11 @@ from numpy.typing import NDArray
 from unspool.errors import QueryError, Unsupported
 from unspool.index import trace as _trace
 from unspool.index.alphabet import END
-from unspool.index.cnf import minimal_intervals
-from unspool.index.compat_checks import Check
+from unspool.index.compat_checks import Check, open_for_scripts, read_ids
+from unspool.index.compat_cnf import Windows, released_windows
 from unspool.index.core import Core
-from unspool.index.engine import Index
 from unspool.index.find import Place, places
-from unspool.index.manifest import MANIFEST
-from unspool.index.open import open_index
-from unspool.index.v4 import V4Table, open_v4
+from unspool.index.v4 import V4Table
 
 Ids: TypeAlias = Sequence[int]
 Cnf: TypeAlias = Sequence[Sequence[Ids]]
@@ -76,13 +71,13 @@ class InfiniGramEngine:
         if token_dtype not in _WIDTHS:
             raise QueryError(f"token_dtype must be u8, u16 or u32, got {token_dtype!r}.")
         folders = [index_dir] if isinstance(index_dir, str) else list(index_dir)
-        self._index = _open(folders, _WIDTHS[token_dtype], load_to_ram)
+        self._index = open_for_scripts(folders, _WIDTHS[token_dtype], load_to_ram)
         self._core: Core = self._index._core
         self._native = self._core.native
         self._eos = eos_token_id
         self._width = _WIDTHS[token_dtype]
         self.token_id_max = (1 << 8 * self._width) - 1
-        self._bow = _read_ids(bow_ids_path)
+        self._bow = read_ids(bow_ids_path)
         self.max_support, self.max_clause_freq = max_support, max_clause_freq
         self.max_diff_tokens, self.maxnum, self.max_disp_len = max_diff_tokens, maxnum, max_disp_len
         self._starts = cache(self._document_starts)
@@ -106,18 +101,19 @@ class InfiniGramEngine:
     ) -> Result:
         if error := self._check.cnf(cnf):
             return error
-        found = self._intervals(cnf, max_diff_tokens)
-        pointers: list[list[int]] = [[] for _ in range(self._native.num_shards)]
-        for place in found:
-            pointers[place.shard].append(self._pointer(place))
-        return {"cnt": len(found), "approx": False, "ptrs_by_shard": pointers}
+        found = [w.first * self._width for w in self._windows(cnf, max_diff_tokens)]
+        if not all(self._native.count_batch(clause).sum() for clause in self._terms(cnf)):
+            found = []  # as the released engine answers where a clause is met nowhere
+        count = sum(map(len, found))
+        return {"cnt": count, "approx": False, "ptrs_by_shard": [f.tolist() for f in found]}
 
     def count_cnf(
         self, cnf: Cnf, max_clause_freq: int | None = None, max_diff_tokens: int | None = None
     ) -> Result:
         if error := self._check.cnf(cnf):
             return error
-        return {"count": len(self._intervals(cnf, max_diff_tokens)), "approx": False}
+        count = sum(len(w.first) for w in self._windows(cnf, max_diff_tokens))
+        return {"count": count, "approx": False}
 
     def compute_unigram_counts(self, s: int) -> dict[int, int]:
         """Occurrences of each token in one shard; the separator is the largest id."""
@@ -215,10 +211,11 @@ class InfiniGramEngine:
     ) -> Result:
         if error := self._check.cnf(cnf):
             return error
-        found = self._intervals(cnf, max_diff_tokens)
+        windows = self._windows(cnf, max_diff_tokens)
+        found = [(s, int(p) * self._width) for s, w in enumerate(windows) for p in w.first]
         order = np.random.RandomState(seed).permutation(len(found))
         chosen = order[: maxnum or self.maxnum].tolist()
-        documents = [self._shown(found[i], max_disp_len) for i in chosen]
+        documents = [self._shown(self._at_pointer(*found[i]), max_disp_len) for i in chosen]
         return {"cnt": len(found), "approx": False, "idxs": chosen, "documents": documents}
 
     def get_doc_by_rank(self, s: int, rank: int, max_disp_len: int | None = None) -> Result:
@@ -333,9 +330,12 @@ class InfiniGramEngine:
     def _ids(self, ids: Ids) -> NDArray[np.uint32]:
         return np.array(ids, dtype=np.uint32)
 
-    def _intervals(self, cnf: Cnf, max_diff_tokens: int | None) -> list[Place]:
-        clauses = [[list(term) for term in clause] for clause in cnf]
-        return minimal_intervals(self._core, clauses, max_diff_tokens or self.max_diff_tokens)
+    def _terms(self, cnf: Cnf) -> list[list[NDArray[np.uint32]]]:
+        return [[self._ids(term) for term in clause] for clause in cnf]
+
+    def _windows(self, cnf: Cnf, max_diff_tokens: int | None) -> list[Windows]:
+        most = max_diff_tokens or self.max_diff_tokens
+        return released_windows(self._core, self._terms(cnf), most, self._starts)
 
     def _document_starts(self, shard: int) -> NDArray[np.int64]:
         """Where each document's first token stands, if every document is behind a separator."""
@@ -389,12 +389,6 @@ class InfiniGramEngine:
         }
 
 
-def _open(folders: Sequence[str], width: int, ram: bool) -> Index:
-    if len(folders) == 1 and not os.path.exists(os.path.join(folders[0], MANIFEST)):
-        return open_v4(folders[0], width=width)
-    return open_index([Path(f) for f in folders], load="ram" if ram else "mmap")
-
-
 def _ratio(before: int, both: int) -> Result:
     return {"prompt_cnt": before, "cont_cnt": both, "prob": both / before if before else -1.0}
 
@@ -402,7 +396,3 @@ def _ratio(before: int, both: int) -> Result:
 def _line(identifier: str, meta: Mapping[str, Any]) -> str:
     value = {"path": identifier, "linenum": 0, "metadata": dict(meta)}
     return orjson.dumps(value).decode() + "\n"
-
-
-def _read_ids(path: str | None) -> set[int]:
-    return set(map(int, Path(path).read_text().split())) if path else set()

@@ -1,15 +1,23 @@
-"""What is wrong with a call of the compatible engine, in the form that its scripts expect: a dict
-with `error`, or None."""
+"""What the compatible engine is given: the index to open, ids in a file, and calls to check.
+
+What is wrong with a call is told in the form that scripts expect: a dict with `error`, else None.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unspool import _native
+from unspool.index.engine import Index
+from unspool.index.manifest import MANIFEST
+from unspool.index.open import open_index
+from unspool.index.v4 import open_v4
 
 Error = dict[str, Any] | None
 
@@ -64,3 +72,15 @@ class Check:
     def _shard(self, s: int) -> Error:
         most = self._native.num_shards
         return None if 0 <= s < most else {"error": f"s must be in [0, {most})"}
+
+
+def open_for_scripts(folders: Sequence[str], width: int, ram: bool) -> Index:
+    """Open what `index_dir` names: a v4 directory, or indexes built here."""
+    if len(folders) == 1 and not os.path.exists(os.path.join(folders[0], MANIFEST)):
+        return open_v4(folders[0], width=width)
+    return open_index([Path(f) for f in folders], load="ram" if ram else "mmap")
+
+
+def read_ids(path: str | None) -> set[int]:
+    """The ids of a file, one a line; none without a file."""
+    return set(map(int, Path(path).read_text().split())) if path else set()

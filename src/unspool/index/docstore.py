@@ -74,7 +74,7 @@ class _Frames:
 
     def frame_of(self, item: int) -> int:
         """The frame in which an item begins."""
-        return int(np.searchsorted(self.first, item, side="right")) - 1
+        return int(self.first.searchsorted(np.uint64(item), side="right")) - 1
 
     def frame(self, number: int) -> bytes:
         """The bytes of one frame, unpacked."""
