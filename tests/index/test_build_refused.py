@@ -43,7 +43,7 @@ def interrupted(corpus: Path, out: Path, **options) -> None:
     """Begin a build and stop it while it reads."""
 
     def stop(stage, done, total):
-        if done > 2000:
+        if stage == "reading" and done > 2000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -335,3 +335,11 @@ def test_a_finished_index_that_lost_a_shard(corpus, tmp_path):
         build_index(corpus, tmp_path / "ix", **SMALL)
     with pytest.raises(IndexCorrupt, match=r"shard-00001\.fm is missing"):
         open_index(tmp_path / "ix")
+
+
+def test_a_document_above_the_limit(corpus, tmp_path):
+    with pytest.raises(InputError, match="more than the 10 "):
+        build_index(documents=[("a", "x" * 11)], out=tmp_path / "ix", max_document=10)
+    with pytest.raises(InputError, match=r"max_document"):
+        build_index(corpus, tmp_path / "ix", max_document=100)
+    assert not (tmp_path / "ix").exists()

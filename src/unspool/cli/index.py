@@ -63,7 +63,7 @@ def build(
         tier: fm is small (about 0.4 of the text), sa is fast (about 5 times the text).
         alphabet: bytes, or tokenizer:NAME with a tokenizer.json file, its folder or a known name.
         memory: Most memory that all processes may hold together.
-        workers: Processes; default: one a processor.
+        workers: Processes; default: one a processor, if each has 512 MiB of the memory.
         engine: Local processes, or a cluster (pip install 'unspool[cluster]').
         include: Pattern of files that a walk of a folder reads, whatever their extension.
         exclude: Pattern of files and folders that it leaves out.

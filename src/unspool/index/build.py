@@ -21,6 +21,7 @@ from unspool.errors import ConfigError
 from unspool.index._run import processors
 from unspool.index.builder import Builder, BuildProgress
 from unspool.index.settings import (
+    MIB,
     PIECE_SIZE,
     BuildReport,
     BuildSettings,
@@ -32,6 +33,10 @@ from unspool.index.settings import (
 
 MAX_DOCUMENT = 1 << 30
 """Default for the largest document, in bytes."""
+
+MEMORY_A_WORKER = 512 * MIB
+"""Fewer workers than processors are the default where they would have less than this each: every
+query pays for every shard, and little memory makes small shards."""
 
 
 def build_index(
@@ -70,7 +75,7 @@ def build_index(
         tier: `fm`, about 0.4 of the text; `sa`, about 5 times the text and faster; or both.
         alphabet: `bytes`, or `tokenizer:NAME` with a tokenizer.json, its folder or a known name.
         memory: Most bytes that all processes may hold together; at least 256 MiB.
-        workers: Processes; default: one a processor.
+        workers: Processes; default: one a processor, if each has 512 MiB of the memory.
         engine: `local` processes, or a `ray` or `slurm` cluster (extra `cluster`).
         include: Patterns of the files that a walk of a folder reads, whatever their extension.
         exclude: Patterns of the files and folders that it leaves out.
@@ -118,11 +123,12 @@ def build_index(
         raise ConfigError(f"workers must be at least 1, got {workers}.")
     if (paths is None) == (documents is None):
         raise ConfigError("Give either paths or documents.")
+    budget = parse_memory(memory)
     builder = Builder(
         out=Path(out),
         settings=settings,
-        memory=parse_memory(memory),
-        workers=workers or processors(),
+        memory=budget,
+        workers=workers or max(1, min(processors(), budget // MEMORY_A_WORKER)),
         engine=engine,
         max_document=parse_size(max_document, "max_document"),
         progress=progress or (lambda stage, done, total: None),

@@ -55,7 +55,7 @@ class BuildProgress(Protocol):
     """How a build says where it is."""
 
     def __call__(self, stage: str, done: int | float, total: int | float | None) -> None:
-        """`stage` is `reading` or `indexing`; `done` and `total` are bytes (or tokens)."""
+        """`stage` is `checking`, `reading` or `indexing`; amounts are bytes (or tokens)."""
 
 
 @runtime_checkable
@@ -164,7 +164,8 @@ class Builder:
     def _plan(self, source: Listing | Stream, old: Plan | None, run: Run) -> Plan:
         """The plan to follow: the one on disk if it asks for the same, else a new one."""
         earlier = old.sources if old else None
-        sources = source.digests(earlier, run.stats, self.workers)
+        report = self._reporter("checking", source.total)
+        sources = source.digests(earlier, run.stats, self.workers, report)
         run.stats = source.stats()
         limits = None
         if old is None and not self.settings.shard_size:

@@ -110,6 +110,7 @@ class Listing:
         earlier: Sequence[SourceDigest] | None,
         stats: Mapping[str, str],
         workers: int,
+        report: Callable[[int], None],
     ) -> tuple[SourceDigest, ...]:
         """The digest of every file; one whose size, times and inode are as they were is not read
         again."""
@@ -122,8 +123,16 @@ class Listing:
         def digest(name: str, file: SourceFile) -> SourceDigest:
             return SourceDigest(name, file.size, known.get(name) or _digest(file.path))
 
+        found = []
         with ThreadPoolExecutor(max(1, min(workers, 8))) as threads:
-            return tuple(threads.map(digest, self._names, self.files))
+            try:
+                for each in threads.map(digest, self._names, self.files):
+                    report(each.size)
+                    found.append(each)
+            except BaseException:  # Ctrl-C: do not read on what is waiting
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+        return tuple(found)
 
     def check_unchanged(self) -> None:
         """Raise InputError if a file was written to since its digest was taken."""
@@ -167,7 +176,7 @@ class Stream:
     def left_out(self) -> tuple[str, ...]:
         return ()
 
-    def digests(self, earlier: object, stats: object, workers: int) -> None:
+    def digests(self, earlier: object, stats: object, workers: int, report: object) -> None:
         return None
 
     def check_unchanged(self) -> None:
@@ -188,7 +197,7 @@ def list_sources(
     """What the arguments of a build stand for; `walk` has the patterns to include and exclude."""
     if documents is not None:
         given = documents
-        return Stream(lambda: map(as_item, given), dict)
+        return Stream(lambda: (as_item(each, max_document) for each in given), dict)
     report = ReadReport()
     files = find_sources(paths, skip=[out], report=report, **walk)
     if all(file.size >= 0 for file in files):
@@ -203,8 +212,18 @@ def list_sources(
     return Stream(items, lambda: report_notes(streamed))
 
 
-def as_item(document: Any) -> Item:
+def as_item(document: Any, max_document: int) -> Item:
     """A document as a program gives it: a Document, or (id, text or bytes[, metadata])."""
+    item = _as_item(document)
+    if len(item.data) > max_document:
+        raise InputError(
+            f"Document {item.id!r} has {len(item.data):,} bytes, more than the {max_document:,} "
+            "that one document may have. Raise max_document, or split it."
+        )
+    return item
+
+
+def _as_item(document: Any) -> Item:
     if isinstance(document, tuple) and not hasattr(document, "id") and len(document) in (2, 3):
         identifier, text, *rest = document
         meta = rest[0] if rest else {}
