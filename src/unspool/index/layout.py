@@ -102,7 +102,9 @@ def _cut(pieces: Sequence[Piece], total: int, count: int) -> list[tuple[int, int
     first, done = 0, 0
     for index, piece in enumerate(pieces):
         target = total * (len(shards) + 1) / count
-        if index > first and len(shards) < count - 1 and done + piece.rows / 2 >= target:
+        to_come = count - 1 - len(shards)
+        near = done + piece.rows / 2 >= target or len(pieces) - index == to_come
+        if index > first and to_come > 0 and near:
             shards.append((first, index))
             first = index
         done += piece.rows
