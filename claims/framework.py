@@ -57,7 +57,7 @@ class Claim:
     """What is claimed of a system, and under which conditions it is measured."""
 
     system: str
-    """Slug in the catalogue."""
+    """Slug in the catalogue, or a verb of the command line."""
     title: str
     required: tuple[Figure, ...]
     setup: str

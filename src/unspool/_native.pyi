@@ -51,8 +51,8 @@ class Index:
         """Checks magic, version, lengths and section table; raises IndexCorrupt, IndexVersion."""
     @staticmethod
     def open_v4(files: Sequence[tuple[str, str, str]], width: int) -> Index:
-        """Shards of an infini-gram v4 directory: (tokenized, table, offset) file paths and the token
-        width in bytes. Every pointer is checked when used."""
+        """Shards of an infini-gram v4 directory: (tokenized, table, offset) file paths, and the
+        token width in bytes. Every pointer is checked when used."""
     def close(self) -> None: ...
     @property
     def num_shards(self) -> int: ...
