@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,18 @@ def build_shard(
     origin: bytes,
     settings: BuildSettings,
     width: int,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Callable[[str, str, float], None] | None = None,
 ) -> dict[str, Any]:
     """Build every tier of one shard unless it is there already, and say what it holds.
+
+    Args:
+        out: The directory of the index.
+        number: Of the shard.
+        pieces: Names of the pieces that it is made of.
+        origin: Digest of what it is made of.
+        settings: Of the build.
+        width: Bytes of a symbol in the spool.
+        progress: Called with the tier, what is being done of it, and how far that is.
 
     Returns:
         `symbols`, `documents`, and `files`: for each tier the name, bytes and header checksum.
@@ -74,7 +84,7 @@ def build_shard(
                 sa_sample=settings.sa_sample,
                 isa_sample=settings.isa_sample,
                 sections=_sections(records, origin, settings, full=carries_sections),
-                progress=progress,
+                progress=progress and partial(progress, tier),
             )
             os.replace(temporary, path)
             sync_folder(out)

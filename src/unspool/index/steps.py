@@ -77,17 +77,24 @@ def _ingest_files(job: Job, out: Path, settings: BuildSettings, report: Report) 
     return heads
 
 
+_DONE_BEFORE = {
+    "fm": {"read": 0.0, "sort": 0.01, "transform": 0.78, "write": 0.9},
+    "sa": {"read": 0.0, "sort": 0.01, "write": 0.97},
+}
+"""What share of a tier's time has passed when a stage of it begins, as measured."""
+
+
 def _build_shard(job: Job, out: Path, settings: BuildSettings, report: Report) -> Any:
     rows, done = job["rows"], 0.0
     tiers = len(settings.tiers)
-    finished_tiers, fraction_before = 0, 0.0
 
-    def progress(_: str, fraction: float) -> None:
-        nonlocal done, finished_tiers, fraction_before
-        if fraction < fraction_before - 0.5:  # the engine began the next tier
-            finished_tiers += 1
-        fraction_before = fraction
-        now = rows * (finished_tiers + fraction) / tiers
+    def progress(tier: str, stage: str, fraction: float) -> None:
+        nonlocal done
+        stages = _DONE_BEFORE[tier]
+        begun = stages.get(stage, 0.0)
+        ends = min((share for share in stages.values() if share > begun), default=1.0)
+        share = begun + fraction * (ends - begun)
+        now = rows * (settings.tiers.index(tier) + share) / tiers
         if now > done:
             report(now - done)
             done = now
