@@ -238,3 +238,18 @@ def test_ctrl_c_stops_cleanly_and_leaves_what_can_be_continued(tmp_path):
     assert b"Traceback" not in err
     assert (tmp_path / "ix" / "plan.json").exists()
     assert not (tmp_path / "ix" / "index.json").exists()
+
+
+def test_a_token_index_says_which_ids_it_was_asked_with(folder, tmp_path, capfdbinary):
+    from tests.index.test_search import byte_level
+
+    alphabet = f"tokenizer:{byte_level(tmp_path)}"
+    build = ("index", "build", folder / "notes", "--out", tmp_path / "ix", "--alphabet", alphabet)
+    rows(capfdbinary, *build)
+    (found,) = rows(capfdbinary, "search", "count", tmp_path / "ix", "hello")
+    assert found["count"] == 2
+    ids = ",".join(map(str, found["ids"]))
+    assert rows(capfdbinary, "search", "count", tmp_path / "ix", ids, "--ids")[0]["count"] == 2
+    code, _, err = ask(capfdbinary, "search", "find", tmp_path / "ix", "ello long worl")
+    assert code == 0
+    assert "whole tokens" in err

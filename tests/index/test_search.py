@@ -520,3 +520,21 @@ def test_any_bytes_come_back(tmp_path_factory, documents, data):
     expected = sum(d[i:].startswith(query) for d in documents for i in range(len(d)))
     assert ix.count(query) == expected
     assert ix.verify().ok
+
+
+def test_read_into_memory_and_asked_from_several_threads(built):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with open_index(built["many"], load="ram") as ix, ThreadPoolExecutor(4) as threads:
+        expected = [(ix.count(q), ix.find(q, limit=None)) for q in QUERIES]
+        for _ in range(5):
+            found = threads.map(lambda q: (ix.count(q), ix.find(q, limit=None)), QUERIES)
+            assert list(found) == expected
+
+
+def test_a_closed_index_is_an_error_not_a_crash(built):
+    ix = open_index(built["one"])
+    ix.close()
+    for ask in (lambda: ix.count("a"), lambda: ix.find("a"), lambda: ix.extract(0)):
+        with pytest.raises((QueryError, ValueError)):
+            ask()

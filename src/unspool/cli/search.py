@@ -102,6 +102,8 @@ def find(
     if not json:
         what = " in as many documents" if documents else ""
         message(f"{len(hits):,} of {index.count(asked):,} occurrences shown{what}.")
+        if not hits and not ids and index.info().alphabet != "bytes":
+            message("A token index matches whole tokens: try the query with a space before it.")
 
 
 @app.command(name="next")
