@@ -27,34 +27,44 @@ void BlockTree::open(const Container& container, u64 length, u32 sigma) {
 struct BlockCursor {
   const BlockTree* tree;
   BlockTree::Block b;
-  BlockTree::Level level;
-  BitUnit unit;
-  hybrid::ChunkPlace place;
-  u32 i, depth, slot;
+  QuadUnit unit;
+  const u8* level;
+  const u8* entry;
+  u32 i, x, depth, slot;
+  quads::Place place;
 
   void begin(u64 k) {
     b = tree->block(k);
     unit = tree->unit(b);
+    level = tree->file_->at(tree->level(b, 0), BlockTree::kLevel * (u64{b.levels} + 1));
     depth = 0;
-    prefetch(tree->file_->peek(b.offset + 8 * u64{tree->sigma_}));
+    prefetch(level);
     prefetch(tree->file_->peek(unit.dir_entry(i)));
   }
   void fetch_entry() {
-    level = tree->level(b, depth);
-    prefetch(tree->file_->peek(unit.dir_entry(level.first + i)));
+    x = load<u32>(level) + i;
+    if (UNSPOOL_UNLIKELY(x >= unit.size))
+      throw Corrupt(tree->file_->path() + ": a position lies outside its block. The file is damaged.");
+    entry = tree->file_->at(unit.dir_entry(x), kQuadEntry);
+    prefetch(entry);
   }
   void fetch_chunk() {
-    const u32 x = level.first + i;
-    if (UNSPOOL_UNLIKELY(x >= unit.bits))
-      throw Corrupt(tree->file_->path() + ": a position lies outside its block. The file is damaged.");
-    place = hybrid::place_chunk(tree->file_->at(unit.dir_entry(x), kDirEntry), x % kSuperBits / kChunkBits);
+    place = quads::place(entry, x % kQuadSuper / kQuadChunk, 0);
     prefetch(tree->file_->peek(unit.data + place.offset));
   }
   void move() {
-    const hybrid::RankBit r = hybrid::chunk_rank(tree->file_->at(unit.data + place.offset, place.kind & 63),
-                                                 place.kind, (level.first + i) % kChunkBits);
-    const u32 ones = place.ones + r.rank - level.ones;
-    i = r.bit ? level.zeros + ones : i - ones;
+    const u32 chunk = x % kQuadSuper / kQuadChunk, inside = x % kQuadChunk;
+    u32 digit, rank;
+    if (place.kind == 0) {
+      digit = quads::whole_digit(entry, chunk);
+      rank = quads::place(entry, chunk, digit).rank + inside;
+    } else {
+      const u8* data = tree->file_->at(unit.data + place.offset, place.kind);
+      digit = quads::chunk_digit(data, place.kind, inside);
+      rank = quads::place(entry, chunk, digit).rank + quads::chunk_rank(data, place.kind, inside, digit);
+    }
+    i = load<u32>(level + 4 + 4 * digit) + rank;
+    level += BlockTree::kLevel;
     ++depth;
   }
 };
@@ -63,9 +73,9 @@ struct BlockCursor {
 // range begins and ends in different blocks. Between two calls its next cache lines are on their way.
 struct StepCursor {
   const MappedFile* file;
-  const u8* head;         // the block: entries, levels, directory
+  const u8* head;         // the block's entries
   const u8* level;        // of the level we are on
-  u64 data;               // file offset of the records
+  QuadUnit unit;
   u64 base;
   u64* lo;
   u64* hi;
@@ -73,37 +83,29 @@ struct StepCursor {
   u32 x, y;               // positions in the unit
   const u8* data_i;       // of the chunk that holds x
   const u8* data_j;
-  u32 rank_i, rank_j;     // ones before the chunks
+  u32 rank_i, rank_j;     // of the digit before the chunks
   u32 kind_i, kind_j;
-  u32 code, left;         // the next bits of the code, highest first; levels to go
-  u32 origin, dir, num_bits, num_levels;
+  u32 code, left;         // the next digits of the code, highest first; levels to go
+  u32 origin, num_levels;
 
   // Positions are relative to the block; an end may stand just past its last symbol.
   void begin(const BlockTree& tree, u64 k, u64 position_i, u64 position_j, u64* out_lo, u64* out_hi,
              u32 c) {
     file = tree.file_;
     const BlockTree::Block b = tree.block(k);
-    const BitUnit unit = tree.unit(b);
-    // Entries, levels and directory: one check for all that is read of them in this step.
-    head = file->at(b.offset, unit.data - b.offset);
+    num_levels = b.levels;
+    // Entries and levels: one check for all that is read of them in this step.
+    head = file->at(b.offset, 8 * u64{tree.sigma_} + BlockTree::kLevel * (u64{num_levels} + 1));
     origin = 8 * c;
     level = head + 8 * tree.sigma_;
-    dir = b.unit;
-    data = unit.data;
-    num_levels = b.bits_levels % 64;
-    num_bits = unit.bits;
+    unit = tree.unit(b);
     i = static_cast<u32>(position_i);
     j = static_cast<u32>(position_j);
     lo = out_lo;
     hi = out_hi;
     prefetch(head + origin);
     prefetch(level);
-    fetch_entry(i);
-  }
-  void fetch_entry(u32 position) const {
-    const u8* entry = head + dir + kDirEntry * (position / kSuperBits);
-    prefetch(entry);
-    prefetch(entry + kDirEntry - 1);
+    prefetch(file->peek(unit.dir_entry(i)));
   }
   // Loads the symbol's entry; false where no level is needed.
   bool start() {
@@ -115,9 +117,9 @@ struct StepCursor {
       if (hi) *hi = left ? (base + j) & kMask40 : base;
       return false;
     }
-    if (UNSPOOL_UNLIKELY(left > num_levels))
+    if (UNSPOOL_UNLIKELY(left > num_levels || left > 9))
       throw Corrupt(file->path() + ": a code is longer than its block. The file is damaged.");
-    code = static_cast<u32>(e >> 40 & 0x7FFFF) << (32 - left);
+    code = static_cast<u32>(e >> 40 & 0x7FFFF) << (32 - 2 * left);
     place();
     return true;
   }
@@ -126,25 +128,35 @@ struct StepCursor {
     const u32 first = load<u32>(level);
     x = first + i;
     y = first + j;
-    if (UNSPOOL_UNLIKELY(std::max(x, y) >= num_bits))
+    // The end of the last level is the end of the unit.
+    if (UNSPOOL_UNLIKELY(std::max(x, y) > unit.size))
       throw Corrupt(file->path() + ": a position lies outside its block. The file is damaged.");
-    fetch_entry(x);
+    prefetch(file->peek(unit.dir_entry(x)));
   }
   const u8* find_chunk(u32 position, u32* rank, u32* kind) const {
-    const u8* entry = head + dir + kDirEntry * (position / kSuperBits);
-    const hybrid::ChunkPlace c = hybrid::place_chunk(entry, position % kSuperBits / kChunkBits);
-    *rank = c.ones;
-    *kind = c.kind;
-    if ((c.kind & 63) == 0) return head;  // all bits equal: nothing is read
-    const u8* chunk = file->at(data + c.offset, c.kind & 63);
-    prefetch(chunk);
-    prefetch(chunk + (c.kind & 63) - 1);
-    return chunk;
+    const u8* entry = file->at(unit.dir_entry(position), kQuadEntry);
+    const u32 chunk = position % kQuadSuper / kQuadChunk;
+    const quads::Place p = quads::place(entry, chunk, code >> 30);
+    *rank = p.rank;
+    *kind = p.kind;
+    if (p.kind == 0) {  // nothing to read: every digit of the chunk counts, or none does
+      *kind = quads::whole_digit(entry, chunk) == code >> 30 ? kAllMatch : kNoMatch;
+      return entry;
+    }
+    const u8* data = file->at(unit.data + p.offset, p.kind);
+    prefetch(data);
+    prefetch(data + p.kind - 1);
+    return data;
+  }
+  static constexpr u32 kNoMatch = 1000, kAllMatch = 1001;
+  static u32 rank_in(const u8* data, u32 kind, u32 position, u32 digit) {
+    if (kind >= kNoMatch) return kind == kAllMatch ? position : 0;
+    return quads::chunk_rank(data, kind, position, digit);
   }
   // Reads the directory and fetches the chunks.
   void find() {
     data_i = find_chunk(x, &rank_i, &kind_i);
-    if (x / kChunkBits == y / kChunkBits) {
+    if (x / kQuadChunk == y / kQuadChunk) {
       data_j = data_i;
       rank_j = rank_i;
       kind_j = kind_i;
@@ -154,28 +166,25 @@ struct StepCursor {
   }
   // Moves down one level; false when the step is over.
   bool advance() {
-    rank_i += hybrid::chunk_rank(data_i, kind_i, x % kChunkBits).rank;
-    if (hi)
-      rank_j += hybrid::chunk_rank(data_j, kind_j, y % kChunkBits).rank;
-    else
-      rank_j = rank_i;
-    const u32 ones = load<u32>(level + 4);
-    // Ones go behind the level's zeros, zeros move up; without a branch, since either is as likely.
-    const u32 bit = 0 - (code >> 31);
-    const u32 to = load<u32>(level + 8) - ones;
-    i = (bit & (to + rank_i)) | (~bit & (i + ones - rank_i));
-    j = (bit & (to + rank_j)) | (~bit & (j + ones - rank_j));
-    if (i == j && hi) {  // none of the symbols between the ends is c
-      *lo = *hi = 0;
-      return false;
+    const u32 digit = code >> 30;
+    const u32 to = load<u32>(level + 4 + 4 * digit);
+    i = to + rank_i + rank_in(data_i, kind_i, x % kQuadChunk, digit);
+    if (hi) {
+      j = to + rank_j + rank_in(data_j, kind_j, y % kQuadChunk, digit);
+      if (i == j) {  // none of the symbols between the ends is c
+        *lo = *hi = 0;
+        return false;
+      }
+    } else {
+      j = i;
     }
     if (--left == 0) {
       *lo = (base + i) & kMask40;
       if (hi) *hi = (base + j) & kMask40;
       return false;
     }
-    code <<= 1;
-    level += 12;
+    code <<= 2;
+    level += BlockTree::kLevel;
     place();
     return true;
   }
@@ -218,9 +227,8 @@ void BlockTree::step_many(StepJob* jobs, std::size_t n) {
 }
 
 u32 BlockTree::leaf_symbol(const Block& b, u32 depth, u32 position, u32* start) const {
-  const u32 levels = b.bits_levels % 64;
   const u64 table = leaf_table(b);
-  const u64 leaves = table + 4 * (u64{levels} + 2);
+  const u64 leaves = table + 4 * (u64{b.levels} + 2);
   u32 lo = load<u32>(file_->at(table + 4 * u64{depth}, 8)), hi = load<u32>(file_->at(table + 4 * u64{depth} + 4, 4));
   while (hi - lo > 1 && hi > lo) {  // last leaf of this depth that starts at or before the position
     const u32 mid = lo + (hi - lo) / 2;
@@ -253,7 +261,7 @@ void BlockTree::walk_many(WalkJob* jobs, std::size_t n) {
     std::size_t kept = 0;
     for (std::size_t a = 0; a < active; ++a) {
       BlockCursor& cursor = cursors[a];
-      if (cursor.b.bits_levels % 64) {
+      if (cursor.b.levels) {
         if (kept != a) cursors[kept] = cursor;
         ++kept;
         continue;
@@ -273,10 +281,7 @@ void BlockTree::walk_many(WalkJob* jobs, std::size_t n) {
         cursor.move();
         // The next level holds only the symbols that go on: whoever stands past its end is a leaf.
         const BlockTree* tree = cursor.tree;
-        const u32 levels = cursor.b.bits_levels % 64;
-        u32 next_size = 0;
-        if (cursor.depth < levels)
-          next_size = tree->level(cursor.b, cursor.depth + 1).first - tree->level(cursor.b, cursor.depth).first;
+        const u32 next_size = tree->level_size(cursor.b, cursor.depth);
         if (cursor.i >= next_size) {
           WalkJob& job = jobs[first + cursor.slot];
           u32 start;
@@ -294,9 +299,8 @@ void BlockTree::walk_many(WalkJob* jobs, std::size_t n) {
 
 void BlockTree::count_range(const Block& b, u32 i, u32 j, u64* counts, i64 sign) const {
   if (i >= j) return;
-  const u32 levels = b.bits_levels % 64;
   u32 start;
-  if (levels == 0) {
+  if (b.levels == 0) {
     counts[leaf_symbol(b, 0, 0, &start)] += static_cast<u64>(sign * i64{j - i});
     return;
   }
@@ -306,25 +310,22 @@ void BlockTree::count_range(const Block& b, u32 i, u32 j, u64* counts, i64 sign)
   Node stack[64];
   u32 top = 0;
   stack[top++] = {i, j, 0};
-  const BitUnit bits = unit(b);
+  const QuadUnit digits = unit(b);
   while (top) {
     const Node node = stack[--top];
-    const Level here = level(b, node.depth);
-    const u32 ones_i = rank_bit(*file_, bits, here.first + node.i).rank - here.ones;
-    const u32 ones_j = rank_bit(*file_, bits, here.first + node.j).rank - here.ones;
-    u32 next_size = 0;
-    if (node.depth + 1 < levels)
-      next_size = level(b, node.depth + 2).first - level(b, node.depth + 1).first;
-    const Node children[2] = {{node.i - ones_i, node.j - ones_j, node.depth + 1},
-                              {here.zeros + ones_i, here.zeros + ones_j, node.depth + 1}};
-    for (const Node& child : children) {
-      if (child.i >= child.j) continue;
-      if (child.i >= next_size) {
-        counts[leaf_symbol(b, child.depth, child.i, &start)] +=
-            static_cast<u64>(sign * i64{child.j - child.i});
+    const u8* here = file_->at(level(b, node.depth), kLevel);
+    const u32 first = load<u32>(here);
+    const u32 next_size = level_size(b, node.depth + 1), depth = node.depth + 1;
+    for (u32 digit = 0; digit < 4; ++digit) {
+      const u32 to = load<u32>(here + 4 + 4 * digit);
+      const u32 child_i = to + quad_rank(*file_, digits, first + node.i, digit);
+      const u32 child_j = to + quad_rank(*file_, digits, first + node.j, digit);
+      if (child_i >= child_j) continue;
+      if (depth >= b.levels || child_i >= next_size) {
+        counts[leaf_symbol(b, depth, child_i, &start)] += static_cast<u64>(sign * i64{child_j - child_i});
       } else {
         if (top == 64) throw Corrupt(file_->path() + ": a block has an impossible code.");
-        stack[top++] = child;
+        stack[top++] = {child_i, child_j, depth};
       }
     }
   }
@@ -333,12 +334,11 @@ void BlockTree::count_range(const Block& b, u32 i, u32 j, u64* counts, i64 sign)
 // Adds sign * (C[c] + occurrences of c before block k) for each symbol.
 void BlockTree::add_block_bases(u64 k, u64* counts, i64 sign) const {
   const Block b = block(k);
-  const u32 levels = b.bits_levels % 64;
   const u64 table = leaf_table(b);
   const u8* entries = file_->at(b.offset, 8 * u64{sigma_});
-  const u32 num_leaves = load<u32>(file_->at(table + 4 * (u64{levels} + 1), 4));
+  const u32 num_leaves = load<u32>(file_->at(table + 4 * (u64{b.levels} + 1), 4));
   if (num_leaves > sigma_) throw Corrupt(file_->path() + ": a block has too many symbols.");
-  const u8* leaves = file_->at(table + 4 * (u64{levels} + 2), 4 * u64{num_leaves});
+  const u8* leaves = file_->at(table + 4 * (u64{b.levels} + 2), 4 * u64{num_leaves});
   std::vector<u32> start(sigma_, 0);
   for (u32 l = 0; l < num_leaves; ++l) {
     const u32 leaf = load<u32>(leaves + 4 * l);
@@ -366,19 +366,18 @@ void BlockTree::add_counts(u64 lo, u64 hi, u64* counts) const {
 void BlockTree::prefetch_mark(u64 i) const {
   if (i >= length_) return;
   const Block b = block(i / kBlock);
-  prefetch(file_->peek(b.offset + 8 * u64{sigma_}));
+  prefetch(file_->peek(b.offset + b.mark_unit + kDirEntry * (i % kBlock / kSuperBits)));
 }
 
 bool BlockTree::marked(u64 i) const {
-  const Block b = block(i / kBlock);
-  const Level marks = level(b, b.bits_levels % 64);
-  return rank_bit(*file_, unit(b), marks.first + static_cast<u32>(i % kBlock)).bit;
+  const u64 k = i / kBlock;
+  return rank_bit(*file_, marks(block(k), k), static_cast<u32>(i % kBlock)).bit;
 }
 
 u64 BlockTree::marks_before(u64 i) const {
-  const Block b = block(i / kBlock);
-  const Level marks = level(b, b.bits_levels % 64);
-  return b.marks + rank_bit(*file_, unit(b), marks.first + static_cast<u32>(i % kBlock)).rank - marks.ones;
+  const u64 k = i / kBlock;
+  const Block b = block(k);
+  return b.marks + rank_bit(*file_, marks(b, k), static_cast<u32>(i % kBlock)).rank;
 }
 
 u64 BlockTree::select_mark(u64 k) const {
@@ -389,10 +388,8 @@ u64 BlockTree::select_mark(u64 k) const {
     (block(mid).marks <= k ? lo : hi) = mid;
   }
   const Block b = block(lo);
-  const Level marks = level(b, b.bits_levels % 64);
-  const u32 at = select_one(*file_, unit(b), marks.ones + static_cast<u32>(k - b.marks));
-  if (at < marks.first) throw Corrupt(file_->path() + ": a sample points outside the marks.");
-  return lo * kBlock + (at - marks.first);
+  if (k < b.marks) throw Corrupt(file_->path() + ": the marks are out of order.");
+  return lo * kBlock + select_one(*file_, marks(b, lo), static_cast<u32>(k - b.marks));
 }
 
 template <class Symbol>
@@ -400,49 +397,50 @@ void write_block_tree(ContainerWriter& out, const Symbol* last_column, const u64
                       u32 sigma, const std::vector<u64>& first_rows, Poll& poll) {
   struct Stored {
     u64 offset, marks;
-    u32 unit, bits_levels;
+    u32 unit, digits, mark_unit, levels;
   };
   std::vector<Stored> blocks;
   std::vector<u64> before(sigma, 0);  // occurrences of each symbol before the block
   std::vector<u64> frequency(sigma);
-  std::vector<Symbol> here(kBlock), ones(kBlock);
+  std::vector<Symbol> here(kBlock), parts[4];
+  for (auto& part : parts) part.resize(kBlock);
   std::vector<u32> aligned(sigma);
-  std::vector<u64> words;
-  std::vector<u8> bytes;
+  std::vector<u8> digits, bytes;
   u64 num_marks = 0;
   out.begin("TREE");
   for (u64 at = 0; at < length; at += kBlock) {
     const u32 size = static_cast<u32>(std::min<u64>(kBlock, length - at));
     std::fill(frequency.begin(), frequency.end(), 0);
     for (u32 i = 0; i < size; ++i) ++frequency[last_column[at + i]];
-    const CodeBook book = make_codes(huffman_lengths(frequency, kCodeLimit));
+    const CodeBook book = make_codes(huffman_lengths(frequency, kCodeLimit, 2), 2);
     for (u32 c = 0; c < sigma; ++c)
-      aligned[c] = book.length[c] ? book.code[c] << (32 - book.length[c]) : 0;
+      aligned[c] = book.length[c] ? book.code[c] << (32 - 2 * book.length[c]) : 0;
 
-    // Levels: a stable partition by the level's bit; who ends here stands last and is dropped.
+    // Levels: a stable partition by the level's digit; who ends here stands last and is dropped.
     std::copy(last_column + at, last_column + at + size, here.begin());
-    u32 level_size = size, total_bits = 0;
-    std::vector<u32> levels;  // first, ones before, zeros
+    u32 level_size = size;
+    u32 before_level[4] = {};  // of each digit in the unit
+    std::vector<u32> levels;
     std::vector<std::vector<u32>> leaf_starts(book.levels + 1);
-    words.assign(1, 0);
-    u32 ones_before = 0;
+    digits.clear();
     for (u32 l = 0; l < book.levels; ++l) {
-      words.resize((total_bits + level_size) / 64 + 2, 0);
-      u32 num_zeros = 0, num_ones = 0;
+      const u32 first = static_cast<u32>(digits.size());
+      digits.resize(first + level_size);
+      u32 count[4] = {};
       for (u32 i = 0; i < level_size; ++i) {
         const Symbol c = here[i];
-        const u32 bit = (aligned[c] >> (31 - l)) & 1;
-        const u32 position = total_bits + i;
-        words[position / 64] |= u64{bit} << (position % 64);
-        here[num_zeros] = c;  // never past i: overwrites only what was read
-        ones[num_ones] = c;
-        num_zeros += !bit;
-        num_ones += bit;
+        const u32 digit = (aligned[c] >> (30 - 2 * l)) & 3;
+        digits[first + i] = static_cast<u8>(digit);
+        parts[digit][count[digit]++] = c;
       }
-      std::copy(ones.begin(), ones.begin() + num_ones, here.begin() + num_zeros);
-      levels.insert(levels.end(), {total_bits, ones_before, num_zeros});
-      total_bits += level_size;
-      ones_before += num_ones;
+      levels.push_back(first);
+      u32 to = 0;
+      for (u32 d = 0; d < 4; ++d) {
+        levels.push_back(to - before_level[d]);
+        std::copy(parts[d].begin(), parts[d].begin() + count[d], here.begin() + to);
+        to += count[d];
+        before_level[d] += count[d];
+      }
       // Leaves of this depth, in order of position.
       u32 ending = 0;
       for (u32 leaf = book.first_leaf[l + 1]; leaf < book.first_leaf[l + 2]; ++leaf)
@@ -454,19 +452,7 @@ void write_block_tree(ContainerWriter& out, const Symbol* last_column, const u64
       }
       level_size -= ending;
     }
-    // The marks follow the last level.
-    levels.insert(levels.end(), {total_bits, ones_before, 0});
-    words.resize((total_bits + size) / 64 + 2, 0);
-    u32 block_marks = 0;
-    for (u32 w = 0; w * 64 < size; ++w) {
-      u64 x = marks[at / 64 + w];
-      if (size - w * 64 < 64) x &= (u64{1} << (size - w * 64)) - 1;
-      block_marks += static_cast<u32>(__builtin_popcountll(x));
-      const u32 position = total_bits + w * 64;
-      words[position / 64] |= x << (position % 64);
-      if (position % 64) words[position / 64 + 1] |= x >> (64 - position % 64);
-    }
-    total_bits += size;
+    levels.insert(levels.end(), {static_cast<u32>(digits.size()), 0, 0, 0, 0});
 
     bytes.clear();
     bytes.resize(8 * u64{sigma});
@@ -500,17 +486,25 @@ void write_block_tree(ContainerWriter& out, const Symbol* last_column, const u64
     append(levels);
     append(first_leaf);
     append(leaves);
-    const u32 unit = static_cast<u32>(bytes.size());
-    append_unit(bytes, words.data(), total_bits);
-    blocks.push_back({out.section_size(), num_marks, unit, total_bits << 6 | book.levels});
-    num_marks += block_marks;
+    bytes.resize(round_up(bytes.size(), 64));
+    const u32 unit = static_cast<u32>(bytes.size()), num_digits = static_cast<u32>(digits.size());
+    append_quads(bytes, digits.data(), num_digits);
+    const u32 mark_unit = static_cast<u32>(bytes.size());
+    append_unit(bytes, marks + at / 64, size);
+    bytes.resize(round_up(bytes.size(), 64));
+    blocks.push_back({out.section_size(), num_marks, unit, num_digits, mark_unit, book.levels});
+    for (u32 i = 0; i < size; i += 64) {
+      const u64 word = marks[(at + i) / 64];
+      const u64 mask = size - i < 64 ? (u64{1} << (size - i)) - 1 : ~u64{0};
+      num_marks += static_cast<u64>(__builtin_popcountll(word & mask));
+    }
     out.write(bytes.data(), bytes.size());
     poll(1024);
   }
   const u64 end = out.section_size();
   const u64 origin = out.position() - end;
   out.end();
-  blocks.push_back({end, num_marks, 0, 0});
+  blocks.push_back({end, num_marks, 0, 0, 0, 0});
   for (Stored& b : blocks) b.offset += origin;
   out.begin("BLOCKS");
   out.write_all(blocks);

@@ -1,27 +1,30 @@
-// Rank over the last column of a byte index: blocks of 65,536 symbols, each with its own code.
+// Rank over the last column of a byte index: blocks of 131,072 symbols, each with its own code.
 //
 // Source: fixed block compression boosting (Kärkkäinen and Puglisi 2011, "Fixed block compression
 // boosting in FM-indexes"): a block of the Burrows-Wheeler transform has few symbols in few contexts,
-// so its own Huffman code is short (about 2.5 bits on text, where one global code has 5.3) and its
-// bits lie together. Departures: each block is a Huffman-shaped wavelet matrix (huffman.hpp) over
-// hybrid bits (bits.hpp), and the bits that mark sampled rows follow the block's last level.
+// so its own Huffman code is short and its levels lie together. Departures: each block is a wavelet
+// matrix shaped by a 4-ary Huffman code (huffman.hpp) over hybrid two-bit digits (quads.hpp), which
+// halves the dependent cache misses of a step; the bits that mark sampled rows follow (bits.hpp).
 //
-// Block layout: entries (one u64 a dense symbol), levels (3 u32 each, one more for the marks), first
-// leaf of each depth (u32), leaves (u32: position << 15 | symbol), bit unit.
+// Block layout, at a multiple of 64 bytes: entries (one u64 a dense symbol), levels (5 u32 each, one
+// more for the end), first leaf of each depth (u32), leaves (u32: position << 15 | symbol), padding to
+// 64, digit unit, bit unit of the marks.
 //   entry    base in 40 bits, code in 19, code length in 5. The row that symbol c at position i of
 //            the block leads to is base + (position of i after the code's levels), modulo 2^40.
 //            Length 0: c does not occur here, the row is base. Length 31: the block is all c.
-//   level    first bit in the unit, ones before it, zeros in the level
-// Cost: about 2.5 dependent ranks a step on text.
+//   level    first digit in the unit; for each digit d what to add to the occurrences of d before a
+//            position in the unit to get its position in the next level (modulo 2^32)
+// Cost: about 1.6 levels a step on text, each one directory entry and one chunk.
 #pragma once
 #include "bits.hpp"
 #include "container.hpp"
 #include "huffman.hpp"
+#include "quads.hpp"
 
 namespace unspool {
 
 inline constexpr u32 kBlockLog = 17;
-inline constexpr u32 kCodeLimit = 18;
+inline constexpr u32 kCodeLimit = 9;  // digits
 inline constexpr u64 kMask40 = (u64{1} << 40) - 1;
 
 // Rows [lo, hi) become the rows of the same matches with one symbol more; empty where lo == hi.
@@ -64,26 +67,33 @@ class BlockTree {
  private:
   struct Block {  // as stored in section BLOCKS
     u64 offset;
-    u64 marks;  // sampled rows before this block
-    u32 unit;   // of the bit unit, from offset
-    u32 bits_levels;  // bits of the unit << 6 | levels
+    u64 marks;      // sampled rows before this block
+    u32 unit;       // of the digit unit, from offset
+    u32 digits;     // of the digit unit
+    u32 mark_unit;  // of the bit unit, from offset
+    u32 levels;
   };
-  static_assert(sizeof(Block) == 24);
-  struct Level {
-    u32 first, ones, zeros;
-  };
+  static_assert(sizeof(Block) == 32);
+  static constexpr u32 kLevel = 20;
   friend struct BlockCursor;
   friend struct StepCursor;
 
   Block block(u64 k) const {
     return load<Block>(file_->at(blocks_ + k * sizeof(Block), sizeof(Block)));
   }
-  Level level(const Block& b, u32 l) const {
-    return load<Level>(file_->at(b.offset + 8 * u64{sigma_} + 12 * u64{l}, 12));
+  u64 level(const Block& b, u32 l) const { return b.offset + 8 * u64{sigma_} + kLevel * u64{l}; }
+  u32 level_first(const Block& b, u32 l) const { return load<u32>(file_->at(level(b, l), 4)); }
+  // Symbols that go on past level l.
+  u32 level_size(const Block& b, u32 l) const {
+    return l < b.levels ? level_first(b, l + 1) - level_first(b, l) : 0;
   }
-  u64 leaf_table(const Block& b) const { return b.offset + 8 * u64{sigma_} + 12 * u64(b.bits_levels % 64 + 1); }
+  u64 leaf_table(const Block& b) const { return level(b, b.levels + 1); }
   u32 leaf_symbol(const Block& b, u32 depth, u32 position, u32* start) const;
-  BitUnit unit(const Block& b) const { return BitUnit::at(b.offset + b.unit, b.bits_levels >> 6); }
+  QuadUnit unit(const Block& b) const { return QuadUnit::at(b.offset + b.unit, b.digits); }
+  BitUnit marks(const Block& b, u64 k) const {
+    return BitUnit::at(b.offset + b.mark_unit,
+                       static_cast<u32>(std::min<u64>(u64{1} << kBlockLog, length_ - (k << kBlockLog))));
+  }
   u64 entry(const Block& b, u32 c) const {
     return load<u64>(file_->at(b.offset + 8 * u64{c}, 8));
   }

@@ -1,8 +1,9 @@
 // Prefix codes laid out as a wavelet matrix: at every level the symbols that end there come last.
+// Codes are of bits, or of two-bit digits (`digit_bits` 2: a 4-ary Huffman code).
 //
 // Source: Claude, Navarro and Ordóñez (2015), "The wavelet matrix", section on Huffman shape: if the
-// leaves of a depth are its last nodes in wavelet-matrix order (zeros of the level above before its
-// ones), a level holds only the symbols that go on and needs no table of nodes.
+// leaves of a depth are its last nodes in wavelet-matrix order (children by digit 0 of all nodes above
+// before those by digit 1, and so on), a level holds only the symbols that go on and needs no table of nodes.
 #pragma once
 #include <algorithm>
 #include <queue>
@@ -13,16 +14,16 @@
 namespace unspool {
 
 struct CodeBook {
-  std::vector<u32> code;    // by symbol; first level in the highest of `length` bits
-  std::vector<u8> length;   // 0: the symbol does not occur, or is the only one
+  std::vector<u32> code;    // by symbol; the first level's digit is the highest
+  std::vector<u8> length;   // in digits; 0: the symbol does not occur, or is the only one
   u32 levels = 0;
   // Leaves by depth, each depth in the order of its positions: symbol, and the depth's first leaf.
   std::vector<u32> leaf_symbol;
   std::vector<u32> first_leaf;  // levels + 2 entries: [depth], from depth 1 at index 1
 };
 
-inline std::vector<u8> huffman_lengths(std::vector<u64> frequency, u32 limit) {
-  const std::size_t n = frequency.size();
+inline std::vector<u8> huffman_lengths(std::vector<u64> frequency, u32 limit, u32 digit_bits = 1) {
+  const std::size_t n = frequency.size(), arity = std::size_t{1} << digit_bits;
   for (;;) {
     // Two queues: the sorted leaves, and the inner nodes, which are made in ascending order.
     std::vector<u32> leaves;
@@ -32,27 +33,30 @@ inline std::vector<u8> huffman_lengths(std::vector<u64> frequency, u32 limit) {
     if (leaves.size() < 2) return length;
     std::stable_sort(leaves.begin(), leaves.end(),
                      [&](u32 a, u32 b) { return frequency[a] < frequency[b]; });
-    const std::size_t m = leaves.size();
-    std::vector<u64> weight(2 * m - 1);
-    std::vector<u32> parent(2 * m - 1, 0);
-    for (std::size_t i = 0; i < m; ++i) weight[i] = frequency[leaves[i]];
+    // Leaves of no weight fill the first node up, so that every node has `arity` children.
+    const std::size_t filler = (arity - 1 - (leaves.size() - 1) % (arity - 1)) % (arity - 1);
+    const std::size_t m = leaves.size() + filler, inner_nodes = (m - 1) / (arity - 1);
+    std::vector<u64> weight(m + inner_nodes);
+    std::vector<u32> parent(m + inner_nodes, 0);
+    for (std::size_t i = filler; i < m; ++i) weight[i] = frequency[leaves[i - filler]];
     std::size_t leaf = 0, inner = m;
-    for (std::size_t node = m; node < 2 * m - 1; ++node) {
-      for (int side = 0; side < 2; ++side) {
+    for (std::size_t node = m; node < m + inner_nodes; ++node) {
+      for (std::size_t side = 0; side < arity; ++side) {
         const bool take_leaf = leaf < m && (inner >= node || weight[leaf] <= weight[inner]);
         const std::size_t child = take_leaf ? leaf++ : inner++;
         weight[node] += weight[child];
         parent[child] = static_cast<u32>(node);
       }
     }
-    std::vector<u32> depth(2 * m - 1, 0);
+    std::vector<u32> depth(m + inner_nodes, 0);
     u32 deepest = 0;
-    for (std::size_t node = 2 * m - 2; node-- > 0;) {
+    for (std::size_t node = m + inner_nodes - 1; node-- > 0;) {
       depth[node] = depth[parent[node]] + 1;
       if (node < m) deepest = std::max(deepest, depth[node]);
     }
     if (deepest <= limit) {
-      for (std::size_t i = 0; i < m; ++i) length[leaves[i]] = static_cast<u8>(depth[i]);
+      for (std::size_t i = filler; i < m; ++i)
+        length[leaves[i - filler]] = static_cast<u8>(depth[i]);
       return length;
     }
     for (u64& f : frequency)  // flatter frequencies make a flatter tree
@@ -60,7 +64,7 @@ inline std::vector<u8> huffman_lengths(std::vector<u64> frequency, u32 limit) {
   }
 }
 
-inline CodeBook make_codes(const std::vector<u8>& length) {
+inline CodeBook make_codes(const std::vector<u8>& length, u32 digit_bits = 1) {
   CodeBook book;
   book.length = length;
   book.code.assign(length.size(), 0);
@@ -75,10 +79,11 @@ inline CodeBook make_codes(const std::vector<u8>& length) {
   std::vector<u32> nodes{0};  // code prefixes of the inner nodes, in order of position
   for (u32 depth = 1; depth <= book.levels; ++depth) {
     std::vector<u32> children;
-    children.reserve(2 * nodes.size());
-    for (u32 prefix : nodes) children.push_back(prefix << 1);
-    for (u32 prefix : nodes) children.push_back(prefix << 1 | 1);
+    children.reserve(nodes.size() << digit_bits);
+    for (u32 digit = 0; digit < u32{1} << digit_bits; ++digit)
+      for (u32 prefix : nodes) children.push_back(prefix << digit_bits | digit);
     const auto& symbols = by_length[depth];
+    // At the last depth fillers stand among the inner nodes: no symbol comes there.
     const std::size_t inner = children.size() - symbols.size();
     book.first_leaf[depth] = static_cast<u32>(book.leaf_symbol.size());
     for (std::size_t i = 0; i < symbols.size(); ++i) {
