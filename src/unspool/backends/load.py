@@ -51,6 +51,9 @@ def load_model(
         return EndpointModel(endpoint, model=name, api_key=key)
     if dtype is not None and dtype not in _DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}.")
+    # A thread that waits should sleep: spinning at barriers makes a busy machine several times
+    # slower. The runtime reads this once, when torch is imported; a value of the user's stays.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     torch = require("torch", extra="read", purpose="Running a model")
     require("transformers", extra="read", purpose="Running a model")
     place = _device(torch, device)

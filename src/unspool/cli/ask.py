@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -97,9 +96,6 @@ def ask(
     if passages < 0:
         raise ConfigError(f"--passages must be >= 0, got {passages}.")
     budget = _read_tokens(read_tokens)
-    # A thread that waits should sleep: spinning at barriers makes a busy machine several times
-    # slower. The runtime reads this once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from unspool.reading.ask import ask as answer_question
 
     with _bars(quiet=json) as bars:
