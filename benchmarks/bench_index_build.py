@@ -23,7 +23,7 @@ from benchmarks.peers import sdsl
 from benchmarks.registry import Timed, benchmark, peer
 
 CORPORA = ("docs", "distinct", "twice")
-TESTS = ("tests/native/test_native_sa.py", "tests/native/test_native_shards.py")
+TESTS = ("tests/native/test_native_sa.py",)
 
 
 def ours(corpus: str, megabytes: int, tier: str, workers: int, memory: str, samples: str) -> Timed:

@@ -17,7 +17,7 @@ from benchmarks.index_peers import register_query_peers
 from benchmarks.registry import Timed, benchmark
 from unspool.errors import UnspoolError
 
-TESTS = ("tests/native/test_native_queries.py", "tests/native/test_native_shards.py")
+TESTS = ("tests/native/test_native_properties.py",)
 SWEEP = {"tier": ("fm", "sa"), "corpus": ("docs",), "megabytes": (200,)}
 BATCH = 1000
 EXTRACT = 512

@@ -1,9 +1,8 @@
-"""What the claim of the ∞-gram language model computes: windows, estimates, mixtures, intervals."""
+"""What the claim of the ∞-gram language model computes: estimates, mixtures, intervals."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,22 +28,6 @@ class Estimates:
     """Whether it gave all probability to one token, whichever came."""
     length: NDArray[np.int64]
     """Tokens of context it used; the effective n is one more."""
-
-
-def windows(texts: Iterable[Sequence[int]], size: int, tokens: int, seed: int) -> list[list[int]]:
-    """One window of at most `size` tokens of each text, at random, until there are enough."""
-    rng = random.Random(seed)
-    chosen = [list(t) for t in texts if len(t) >= 64]
-    rng.shuffle(chosen)
-    found: list[list[int]] = []
-    total = 0
-    for ids in chosen:
-        start = rng.randrange(max(1, len(ids) - size + 1))
-        found.append(ids[start : start + size])
-        total += len(found[-1]) - 1
-        if total >= tokens:
-            break
-    return found
 
 
 def estimates(ix: Any, texts: Sequence[Sequence[int]], order: int | None) -> Estimates:
