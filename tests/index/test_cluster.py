@@ -181,8 +181,8 @@ def test_a_step_answers_with_a_file(tmp_path, monkeypatch):
     make_corpus(tmp_path / "corpus", files=150)
     corpus, lost = tmp_path / "corpus", []
     monkeypatch.setattr(cluster, "Cluster", Direct)
-    build_index(corpus, tmp_path / "ix", engine="ray", piece_size=20_000, shard_size=100_000)
-    build_index(corpus, tmp_path / "whole", piece_size=20_000, shard_size=100_000)
+    build_index(corpus, tmp_path / "ix", engine="ray", piece_size=4_000, shard_size=20_000)
+    build_index(corpus, tmp_path / "whole", piece_size=4_000, shard_size=20_000)
     assert lost
     assert files_of(tmp_path / "ix") == files_of(tmp_path / "whole")
     (corpus / "bad.txt").write_bytes(b"\xff")

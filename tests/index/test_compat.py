@@ -41,7 +41,7 @@ def pair(request, tmp_path_factory) -> tuple[Path, Path, str]:
     documents = DOCUMENTS
     if request.param == "tokens":
         alphabet, kind = f"tokenizer:{byte_level(root)}", "u16"
-        documents = [(f"t{i}", text, {}) for i, text in enumerate(TEXTS * 40)]
+        documents = [(f"t{i}", text, {}) for i, text in enumerate(TEXTS * 15)]
     build_index(
         documents=documents,
         out=root / "ours",
