@@ -157,10 +157,11 @@ def test_slurm_tasks(corpus, whole, tmp_path):
 
 
 @needs_datatrove
-def test_slurm_without_slurm_says_what_it_needs(corpus, tmp_path, monkeypatch):
+def test_slurm_without_slurm_says_what_it_needs(tmp_path, monkeypatch):
+    make_corpus(tmp_path / "corpus")
     monkeypatch.delenv("SBATCH_PARTITION", raising=False)
     with pytest.raises(ConfigError, match="SBATCH_PARTITION"):
-        build_index(corpus, tmp_path / "ix", engine="slurm")
+        build_index(tmp_path / "corpus", tmp_path / "ix", engine="slurm")
 
 
 @needs_ray
