@@ -234,14 +234,19 @@ bool write_pairs(ContainerWriter& out, const Symbol* text, u64 n, u64 first_row,
 
 class Stopwatch {
  public:
-  Stopwatch(const BuildRequest& request, BuildResult& result) : request_(request), result_(result) {}
-  void stage(const char* name) {
+  Stopwatch(const BuildRequest& request, BuildResult& result, Poll& poll)
+      : request_(request), result_(result), poll_(poll) {}
+  // `work`: about how many units the stage will report to the poll.
+  void stage(const char* name, u64 work) {
     end();
     name_ = name;
-    if (request_.progress) request_.progress(name, 0.0);
+    if (!request_.progress) return;
+    request_.progress(name, 0.0);
+    poll_.expect(work, [this](double fraction) { request_.progress(name_, fraction); });
   }
   void end() {
     const auto now = Clock::now();
+    poll_.expect(1, nullptr);
     if (name_) result_.seconds[name_] += std::chrono::duration<double>(now - start_).count();
     start_ = now;
     name_ = nullptr;
@@ -250,6 +255,7 @@ class Stopwatch {
  private:
   const BuildRequest& request_;
   BuildResult& result_;
+  Poll& poll_;
   const char* name_ = nullptr;
   Clock::time_point start_ = Clock::now();
 };
@@ -291,18 +297,18 @@ void transform(const Symbol* text, Int* sa, u64 n, const BuildRequest& request, 
 template <class Symbol, class Int>
 void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 rows,
               BuildResult& result, Poll& poll) {
-  Stopwatch watch(request, result);
+  Stopwatch watch(request, result, poll);
   const u64 n = rows + 1;
   const u32 sigma = static_cast<u32>(values.size() + 2);
-  watch.stage("read");
+  watch.stage("read", n / 1024);
   Buffer text_buffer(n * sizeof(Symbol) + 64), array(n * sizeof(Int) + 64);
   Symbol* text = text_buffer.as<Symbol>();
   fill_text(request, values, text, rows, poll);
 
-  watch.stage("sort");
+  watch.stage("sort", n / 16);
   suffix_array<Symbol, Int>(text, array.as<Int>(), static_cast<Int>(n), static_cast<Int>(sigma), poll);
 
-  watch.stage("transform");
+  watch.stage("transform", n / 128);
   Params params;
   params.layout = static_cast<u64>(request.width == 1 ? Layout::kFmBytes : Layout::kFmTokens);
   params.width = request.width;
@@ -321,7 +327,7 @@ void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 r
                          poll);
   array.shrink(rows * sizeof(Symbol));
 
-  watch.stage("write");
+  watch.stage("write", request.width == 1 ? n / 128 : n / 8);
   std::vector<u64> first_rows(u64{sigma} + 1, 0);
   for (u64 i = 0; i < n; ++i) ++first_rows[u64{text[i]} + 1];
   for (u32 c = 0; c < sigma; ++c) first_rows[c + 1u] += first_rows[c];
@@ -369,19 +375,19 @@ void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 r
 template <class Symbol, class Int>
 void build_sa(const BuildRequest& request, const std::vector<u32>& values, u64 rows,
               BuildResult& result, Poll& poll) {
-  Stopwatch watch(request, result);
+  Stopwatch watch(request, result, poll);
   const u64 n = rows + 1;
   const u32 sigma = static_cast<u32>(values.size() + 2);
-  watch.stage("read");
+  watch.stage("read", n / 1024);
   Buffer text_buffer(n * sizeof(Symbol) + 64), array(n * sizeof(Int) + 64);
   Symbol* text = text_buffer.as<Symbol>();
   fill_text(request, values, text, rows, poll);
 
-  watch.stage("sort");
+  watch.stage("sort", n / 16);
   Int* sa = array.as<Int>();
   suffix_array<Symbol, Int>(text, sa, static_cast<Int>(n), static_cast<Int>(sigma), poll);
 
-  watch.stage("write");
+  watch.stage("write", n / 128);
   Params params;
   params.layout = static_cast<u64>(Layout::kSuffixArray);
   params.width = request.width;
