@@ -44,8 +44,10 @@ struct WalkJob {
 
 class BlockTree {
  public:
+  // Code length in the entry of the only symbol of a block.
+  static constexpr u32 kWholeBlock = 31;
+
   // `length`: symbols of the last column without the sentinel.
-  BlockTree() = default;
   void open(const Container& container, u64 length, u32 sigma);
 
   // Many steps side by side.

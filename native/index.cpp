@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "fm_shard.hpp"
+#include "matches.hpp"
 #include "sa_shard.hpp"
 
 namespace unspool {
@@ -186,90 +187,16 @@ class IndexOf final : public IndexBase {
     check();
   }
 
-  // Only maximal matches are searched. From a maximal match [l, r) the next one starts at the
-  // smallest l' in (l, r] whose match covers symbol r; starts between them end at r as well.
   void longest_matches(const QueryView& text, i64* lengths, i64* counts) const override {
     Poll poll;
-    const u64 n = text.length, k = shards_.size();
-    std::vector<std::vector<u32>> dense(k, std::vector<u32>(n));
-    for (u64 s = 0; s < k; ++s) encode(*shards_[s], text, dense[s].data());
-    const auto occurs = [&](u64 begin, u64 end, Context& context) {
-      std::vector<Find<Shard>> finds(k);
-      for (u64 s = 0; s < k; ++s) finds[s] = {shards_[s].get(), dense[s].data() + begin, end - begin};
-      Shard::find_many(finds.data(), k, poll);
-      context.ranges.resize(k);
-      for (u64 s = 0; s < k; ++s) context.ranges[s] = {finds[s].lo, finds[s].hi};
-      return context.count() > 0;
-    };
-    std::vector<Extend<Shard>> steps(k);
-    u64 l = 0, r = 0;
-    Context here = everything();  // the matches of text[l, r)
-    while (l < n) {
-      while (r < n) {
-        for (u64 s = 0; s < k; ++s)
-          steps[s] = {shards_[s].get(), dense[s][r], r - l, here.ranges[s].first, here.ranges[s].second};
-        Shard::extend_many(steps.data(), k);
-        u64 left = 0;
-        for (u64 s = 0; s < k; ++s) left += steps[s].hi - steps[s].lo;
-        poll(2);
-        if (!left) break;
-        for (u64 s = 0; s < k; ++s) here.ranges[s] = {steps[s].lo, steps[s].hi};
-        ++r;
-      }
-      lengths[l] = static_cast<i64>(r - l);
-      counts[l] = r > l ? static_cast<i64>(here.count()) : -1;
-      // Smallest start whose match covers symbol r: text[start, r + 1) occurs.
-      u64 start;
-      if (r == n) {
-        start = n;
-      } else {
-        Context found, probe;
-        u64 yes = r + 1, no = l;  // text[yes, r + 1) occurs (empty), text[no, r + 1) does not
-        for (u64 step = 1; yes > no + 1; step *= 2) {
-          const u64 at = step < yes - no ? yes - step : no + 1;
-          if (occurs(at, r + 1, probe)) {
-            yes = at;
-            std::swap(found, probe);
-          } else {
-            no = at;
-            break;
-          }
-        }
-        while (yes > no + 1) {
-          const u64 mid = (yes + no) / 2;
-          if (occurs(mid, r + 1, probe)) {
-            yes = mid;
-            std::swap(found, probe);
-          } else {
-            no = mid;
-          }
-        }
-        start = yes;
-        if (start <= r) here = found;
-        else here = everything();
-      }
-      for (u64 i = l + 1; i < std::min(start, n); ++i) {
-        lengths[i] = i < r ? static_cast<i64>(r - i) : 0;
-        counts[i] = -1;
-      }
-      if (start > r) r = start;
-      else r = r + 1;
-      l = start;
-      if (r < l) r = l;
-    }
+    std::vector<std::vector<u32>> dense(shards_.size(), std::vector<u32>(text.length));
+    for (u64 s = 0; s < shards_.size(); ++s) encode(*shards_[s], text, dense[s].data());
+    unspool::longest_matches(shards_, dense, text.length, lengths, counts, poll);
     check();
   }
 
  private:
-  // The rows of one context in each shard.
-  struct Context {
-    std::vector<std::pair<u64, u64>> ranges;
-    u64 count() const {
-      u64 sum = 0;
-      for (const auto& [lo, hi] : ranges) sum += hi - lo;
-      return sum;
-    }
-  };
+  using Context = unspool::Context;
 
   const Shard& at(u64 shard) const {
     if (shard >= shards_.size())
@@ -305,12 +232,6 @@ class IndexOf final : public IndexBase {
     for (u64 i = 0; i < query.length; ++i) out[i] = alphabet.dense(query.symbol(i));
   }
 
-  Context everything() const {
-    Context out;
-    for (const auto& s : shards_) out.ranges.emplace_back(s->all_rows_begin(), s->num_rows());
-    return out;
-  }
-
   Context find(const QueryView& query, Poll& poll) const {
     const u64 k = shards_.size();
     std::vector<u32> dense(query.length * k + 1);
@@ -325,41 +246,10 @@ class IndexOf final : public IndexBase {
     return out;
   }
 
-  // The longest suffix that occurs in some shard. Whether a suffix occurs is monotone in its length,
-  // so a few lengths are tried side by side, further and further out, then inside the gap.
   Context suffix(const QueryView& query, u64* length, Poll& poll) const {
-    const u64 n = query.length, k = shards_.size();
-    std::vector<u32> dense(n * k + 1);
-    for (u64 s = 0; s < k; ++s) encode(*shards_[s], query, dense.data() + s * n);
-    Context best = everything();
-    u64 yes = 0, no = n + 1, reach = std::min<u64>(n, 32);
-    constexpr u64 kSideBySide = 8;
-    std::vector<Find<Shard>> finds;
-    while (no - yes > 1) {
-      const u64 top = std::min(no - 1, reach);
-      const u64 tries = std::min(kSideBySide, top - yes);
-      std::vector<u64> tried(tries);
-      finds.clear();
-      for (u64 t = 0; t < tries; ++t) {
-        tried[t] = yes + (top - yes) * (t + 1) / tries;
-        for (u64 s = 0; s < k; ++s)
-          finds.push_back({shards_[s].get(), dense.data() + s * n + (n - tried[t]), tried[t]});
-      }
-      Shard::find_many(finds.data(), finds.size(), poll);
-      for (u64 t = 0; t < tries; ++t) {
-        u64 count = 0;
-        for (u64 s = 0; s < k; ++s) count += finds[t * k + s].hi - finds[t * k + s].lo;
-        if (!count) {
-          no = tried[t];
-          break;
-        }
-        yes = tried[t];
-        for (u64 s = 0; s < k; ++s) best.ranges[s] = {finds[t * k + s].lo, finds[t * k + s].hi};
-      }
-      if (yes == reach) reach = std::min(n, 8 * reach);
-    }
-    *length = yes;
-    return best;
+    std::vector<std::vector<u32>> dense(shards_.size(), std::vector<u32>(query.length));
+    for (u64 s = 0; s < shards_.size(); ++s) encode(*shards_[s], query, dense[s].data());
+    return longest_suffix_rows(shards_, dense, query.length, length, poll);
   }
 
   NextSymbols next_of(const Context& context, u64 depth, Poll& poll) const {
