@@ -85,9 +85,7 @@ class Index:
     ) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]: ...
     def prob(self, query: Query, symbol: int) -> tuple[int, int]:
         """count(query), count of query followed by symbol (-1: end of document)."""
-    def prob_batch(
-        self, queries: Sequence[Query], symbols: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def prob_batch(self, queries: Sequence[Query], symbols: NDArray[np.int64]) -> NDArray[np.int64]:
         """[queries, 2]"""
     def longest_suffix(self, query: Query) -> tuple[int, int]:
         """Symbols in the longest suffix that occurs in some shard, and its count over all."""
