@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.backends.tiny import saved
+from unspool.backends import load
 from unspool.backends.load import load_model
 from unspool.errors import BackendError, ConfigError, PathNotFound
 
@@ -66,6 +69,21 @@ def test_a_model_that_is_not_here_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(BackendError, match="hf download nobody/nothing-here"):
         load_model("nobody/nothing-here")
+
+
+def test_no_network_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_address(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    monkeypatch.setattr(load, "getproxies", dict)
+    started = time.perf_counter()
+    with pytest.raises(BackendError, match="hub cannot be reached"):
+        load_model("nobody/nothing-here")
+    assert time.perf_counter() - started < 10
+    assert "Retrying" not in capfd.readouterr().err
 
 
 def test_settings_are_checked() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from unspool._optional import require
 from unspool.errors import BackendError, ConfigError, PathNotFound
@@ -124,6 +127,7 @@ def _from_cache_or_hub(source: str, local: bool, dtype: Any) -> tuple[Any, Any]:
             f"tokenizer."
         ) from first
     try:
+        _check_hub()
         return _read(source, dtype, offline=False)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError) as error:
         raise BackendError(
@@ -131,6 +135,18 @@ def _from_cache_or_hub(source: str, local: bool, dtype: Any) -> tuple[Any, Any]:
             f"{_gist(error)} Check the name and the network, run 'hf download {source}' where "
             f"there is one, or leave --model out to use the embedded model."
         ) from error
+
+
+def _check_hub() -> None:
+    """Fail at once where the hub has no address; its own client would retry for a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or getproxies():  # a proxy may know names that we do not
+        return
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError as error:
+        raise OSError("the model hub cannot be reached from here") from error
 
 
 def _read(source: str, dtype: Any, *, offline: bool) -> tuple[Any, Any]:
