@@ -151,10 +151,16 @@ nb::object suffix_array_of(const Ids& symbols, bool wide) {
   return to_numpy(std::move(out));
 }
 
+// A message may hold a path, or a name read from a damaged file, that is not UTF-8.
+nb::object readable(const char* message) {
+  return nb::steal(PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)),
+                                        "backslashreplace"));
+}
+
 // Raises the class of that name in unspool.errors.
 void raise(const char* name, const char* message) {
   nb::object type = nb::module_::import_("unspool.errors").attr(name);
-  PyErr_SetString(type.ptr(), message);
+  PyErr_SetObject(type.ptr(), readable(message).ptr());
 }
 
 void translate(const std::exception_ptr& p, void*) {
@@ -170,7 +176,7 @@ void translate(const std::exception_ptr& p, void*) {
     raise("DeadlineExceeded", e.what());
   } catch (const SystemError& e) {
     // OSError picks its subclass (FileNotFoundError, PermissionError, …) by errno.
-    nb::object args = nb::make_tuple(e.code, nb::str(e.what()));
+    nb::object args = nb::make_tuple(e.code, readable(e.what()));
     PyErr_SetObject(PyExc_OSError, args.ptr());
   }
 }

@@ -52,7 +52,7 @@ def mutate(sound: bytes, rng: random.Random) -> bytearray:
     data = bytearray(sound)
     table = HEAD.unpack_from(data)[4]
     for _ in range(rng.choice([1, 1, 1, 2, 3, 8])):
-        kind = rng.randrange(7)
+        kind = rng.randrange(8)
         at = rng.randrange(PAGE, table)
         if kind == 0:
             data[at] ^= 1 << rng.randrange(8)
@@ -77,6 +77,10 @@ def mutate(sound: bytes, rng: random.Random) -> bytearray:
             value = struct.unpack_from("<Q", data, field)[0]
             value = rng.choice([*INTERESTING, value + 1, value - 1, value + 64, value * 2])
             struct.pack_into("<Q", data, field, value % 2**64)
+        elif kind == 6:
+            place = SECTIONS + 24 * rng.randrange(max(1, HEAD.unpack_from(data)[7]))
+            data[place : place + 8] = rng.choice([b"\0" * 8, b"\xff" * 8, rng.randbytes(8)])
+            struct.pack_into("<Q", data, place + 8, rng.choice(INTERESTING))
         else:
             length = min(rng.choice([8, 64, 1024]), len(data) - at)
             data[at : at + length] = rng.randbytes(length)
