@@ -99,7 +99,8 @@ claims: $(DONE)/dev $(DONE)/package
 	@$(PY) -m claims $(or $(NAME),--all) --budget $(BUDGET)
 
 SANITIZED := build/sanitize
-# libstdc++ is preloaded too: the sanitizer looks for its exception functions when it starts.
+# libstdc++ is preloaded too: the sanitizer looks for its exception functions when it starts. A bus
+# error is the engine's own to handle: that is how it notices a file cut short under its map.
 PRELOAD = $(shell $(CXX) -print-file-name=libasan.so):$(shell $(CXX) -print-file-name=libstdc++.so)
 
 sanitize: $(DONE)/dev $(DONE)/build
@@ -111,7 +112,7 @@ sanitize: $(DONE)/dev $(DONE)/build
 	@rm -f $(SANITIZED)/site/unspool/*.so
 	@$(BIN)/cmake --install $(SANITIZED) --prefix $(SANITIZED)/site > /dev/null
 	@PYTHONPATH=$(abspath $(SANITIZED))/site LD_PRELOAD=$(PRELOAD) PYTHONMALLOC=malloc \
-		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
+		ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		$(PY) -m pytest -q -p no:cacheprovider $(or $(TESTS),tests/native tests/index)
 
 wheel: $(DONE)/build $(SOURCES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def test_a_file_cut_short_under_a_live_map_is_an_error(tmp_path: Path, tier):
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(CUT), str(shard), str(keep), "text"],
             cwd=tmp_path,
-            env={"PYTHONPATH": ":".join(p for p in sys.path if p)},
+            env={**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if p)},
             capture_output=True,
             text=True,
             timeout=60,
@@ -169,7 +170,7 @@ def test_other_bus_errors_still_end_the_process(tmp_path: Path, tier):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(shard)],
         cwd=tmp_path,
-        env={"PYTHONPATH": ":".join(p for p in sys.path if p)},
+        env={**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if p)},
         capture_output=True,
         timeout=60,
     )
