@@ -124,9 +124,10 @@ def seeds(folder: Path, tiers: list[str]) -> list[bytes]:
 
 def run(seed: int, cases: int, seconds: float, tiers: list[str], limit: bool = True) -> int:
     """Run so many cases, or for so long; returns how many were run."""
-    if limit:  # a wrong length must not be believed by an allocator: stay within 4 GiB
-        if "ASAN_OPTIONS" not in os.environ:  # the sanitizer maps terabytes for its shadow
-            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    # A wrong length must not be believed by an allocator: stay within 4 GiB, except under the
+    # sanitizer, which maps terabytes for its shadow.
+    if limit and "ASAN_OPTIONS" not in os.environ:
+        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
     asked = questions(bytes(small_corpus()[0]))
     until = time.monotonic() + seconds
     # MemoryError and a query found to be out of range are errors too, and so is a long answer.
