@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -44,40 +46,49 @@ def index_open(tier: str, corpus: str, megabytes: int) -> Timed:
     return Timed(call)
 
 
-def memory_now() -> tuple[int, int]:
-    """(anonymous, file-backed) resident bytes of this process."""
-    kinds = {"RssAnon:": 0, "RssFile:": 0}
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+MEMORY = """
+import json, sys, numpy, unspool
+unspool.open_index
+queries = json.load(sys.stdin)
+def now():
+    found = {}
+    for line in open("/proc/self/status"):
         name, *rest = line.split()
-        if name in kinds:
-            kinds[name] = int(rest[0]) * 1024
-    return kinds["RssAnon:"], kinds["RssFile:"]
+        if name in ("RssAnon:", "RssFile:"):
+            found[name] = int(rest[0]) * 1024
+    return found
+before = now()
+ix = unspool.open_index(sys.argv[1])
+for query in queries:
+    ix.count(query)
+after = now()
+print(json.dumps([after[name] - before[name] for name in ("RssAnon:", "RssFile:")]))
+"""
 
 
 @benchmark("index-memory", tests=TESTS, sweep=SWEEP, unit="of the index", fresh=True, runs=3)
 def index_memory(tier: str, corpus: str, megabytes: int) -> Timed:
-    """Growth of anonymous memory from before opening to after 1,000 random counts."""
-    import random
-
-    import unspool
-
+    """Growth of anonymous memory from before opening to after 1,000 random counts, in a process
+    that has done nothing else; what is mapped of the file, and of the libraries, is apart."""
     ix, workload = opened(corpus, megabytes, tier)
     ix.close()
     directory = workload.ours(tier, "32-64")
     size = sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
     queries = random.Random(0).sample(workload.asked["counts"], COUNTS)
-    workload.release()
 
     def call() -> dict[str, Any]:
-        anonymous, mapped = memory_now()
-        ix = unspool.open_index(directory)
-        for query in queries:
-            ix.count(query)
-        anonymous_after, mapped_after = memory_now()
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(directory)],
+            input=json.dumps(queries),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        anonymous, mapped = json.loads(done.stdout)
         return {
-            "value": (anonymous_after - anonymous) / size,
-            "anonymous_growth_bytes": anonymous_after - anonymous,
-            "mapped_growth_bytes": mapped_after - mapped,
+            "value": anonymous / size,
+            "anonymous_growth_bytes": anonymous,
+            "mapped_growth_bytes": mapped,
             "bytes_index": size,
         }
 
@@ -116,9 +127,6 @@ def memory_group(limit: int) -> Iterator[Path]:
 def index_capped(tier: str, corpus: str, megabytes: int) -> Timed:
     """1,000 random counts with all further memory, page cache included, capped at a quarter of the
     index once the interpreter is up; the figure is the median count, and every count is checked."""
-    import json
-    import random
-
     ix, workload = opened(corpus, megabytes, tier)
     directory = workload.ours(tier, "32-64")
     size = sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
