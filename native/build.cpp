@@ -139,7 +139,8 @@ void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 r
   params.isample_bits = std::max(1u, bit_width(n / request.sa_sample));
   std::vector<u64> marks(rows / 64 + 2, 0), inverse((n - 1) / request.isa_sample + 1, 0);
   PackedWriter samples(static_cast<u32>(params.sample_bits));
-  PrefixCounter prefixes(n);
+  // At most a 96th of the text; an entry takes 24 bytes of a table two thirds full.
+  PrefixCounter prefixes(std::max<u64>(256, n >> 17), n / 96 / 24, true);
   transform<Symbol, Int>(text, array.as<Int>(), n, request, params, marks, samples, inverse, prefixes,
                          poll);
   array.shrink(rows * sizeof(Symbol));
@@ -216,6 +217,17 @@ void build_sa(const BuildRequest& request, const std::vector<u32>& values, u64 r
   ContainerWriter out(request.out);
   write_alphabet(out, values);
   params.pairs = write_pairs(out, text, n, 1, sigma);  // row 0, the sentinel's, is left out
+  if constexpr (sizeof(Symbol) == 1) {
+    // At most a 12th of the text, which is a 60th of this tier's file.
+    PrefixCounter prefixes(std::max<u64>(64, n >> 20), n / 12 / 24, false);
+    constexpr u64 kAhead = 32;
+    for (u64 i = 1; i < n; ++i) {
+      if (i + kAhead < n) prefetch(text + sa[i + kAhead]);
+      prefixes.add(i - 1, __builtin_bswap64(load<u64>(text + sa[i])));
+      if ((i & 0xFFFF) == 0) poll(256);
+    }
+    params.prefix_slots = prefixes.write(out, rows);
+  }
   out.begin("TEXT");
   out.write(text, rows * sizeof(Symbol));
   out.end();

@@ -36,7 +36,7 @@ struct Params {
   u64 stored_width = 0;   // sa: bytes of one dense symbol of the text, 1, 2 or 4
   u64 sample_bits = 0, isample_bits = 0;  // fm: bits of one packed sample
   u64 pairs = 0;          // 1 where the table of symbol pairs is there
-  u64 prefix_slots = 0;   // fm, bytes: slots of the table of frequent beginnings; 0: none
+  u64 prefix_slots = 0;   // slots of the table of frequent beginnings; 0: none
   u64 reserved[9] = {};
 };
 inline constexpr u64 kNumParams = sizeof(Params) / 8;

@@ -78,19 +78,10 @@ u64 FmShard<Jobs>::begin_search(const u32* query, u64 length, u64* lo, u64* hi) 
     return 1;
   }
   if (!prefixes_.empty() && length >= kPrefixLengths[0]) {
-    u64 keys[kNumPrefixLengths];
-    u32 tries = 0;
-    u64 key = 0;
-    for (u32 i = 0; i < std::min<u64>(length, 8); ++i) {
-      if (query[i] == kAbsent) return length;
-      key |= u64{query[i]} << (8 * i);
-      if (tries < kNumPrefixLengths && i + 1 == kPrefixLengths[tries]) {
-        prefixes_.fetch(key);
-        keys[tries++] = key;
-      }
-    }
-    while (tries--)
-      if (prefixes_.find(keys[tries], lo, hi)) return kPrefixLengths[tries];
+    bool absent = false;
+    const u32 found = find_prefix(prefixes_, query, length, lo, hi, &absent);
+    if (absent) return length;
+    if (found) return found;
   }
   if (has_pairs_) {
     const u8* p = file().at(pairs_ + 5 * (u64{query[1]} * alphabet_.sigma() + query[0]), 13);

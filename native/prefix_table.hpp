@@ -1,9 +1,10 @@
 // Rows of frequent beginnings: a search starts several symbols in, past the widest ranges.
 //
-// The first steps of a search are its dearest: their ranges span blocks, so both ends are walked
-// apart. Strings of 3, 4, 6 and 8 symbols whose rows number at least a threshold are kept in a hash
-// table with linear probing (section PREFIXES): key u64 (the symbols, first one lowest; 0: free),
-// first row in 40 bits, number of rows in 24. Byte alphabets of at most 256 dense symbols only.
+// The first steps of a search are its dearest: in the FM tier their ranges span blocks, so both ends
+// are walked apart; in the SA tier each halving of a wide range is two cold cache lines. Strings of 3,
+// 4, 6 and 8 symbols whose rows number at least a threshold are kept in a hash table with linear
+// probing (section PREFIXES): key u64 (the symbols, first one lowest; 0: free), first row in 40 bits,
+// number of rows in 24. Alphabets of at most 256 dense symbols only.
 #pragma once
 #include <vector>
 
@@ -56,10 +57,17 @@ class PrefixTable {
   u64 slots_ = 0, offset_ = 0;
 };
 
+// Looks the first symbols of a query up, longest beginning first; how many were found, 0 for none.
+// `absent` is set where a symbol does not occur at all.
+u32 find_prefix(const PrefixTable& table, const u32* query, u64 length, u64* lo, u64* hi, bool* absent);
+
 // Sees every suffix in order by its first 8 symbols, first one highest.
 class PrefixCounter {
  public:
-  explicit PrefixCounter(u64 rows) : threshold_(std::max<u64>(256, rows >> 16)) {}
+  // Keeps beginnings of at least `threshold` rows; of too many the `most` most frequent. `reversed`:
+  // the suffixes hold queries backwards.
+  PrefixCounter(u64 threshold, u64 most, bool reversed)
+      : threshold_(threshold), most_(most), reversed_(reversed) {}
   void add(u64 row, u64 symbols) {
     const u64 differs = symbols ^ previous_;
     const u32 same = differs ? static_cast<u32>(__builtin_clzll(differs)) / 8 : 8;
@@ -82,7 +90,8 @@ class PrefixCounter {
   struct Entry {
     u64 key, rows;
   };
-  u64 threshold_, previous_ = 0, first_[kNumPrefixLengths] = {};
+  u64 threshold_, most_, previous_ = 0, first_[kNumPrefixLengths] = {};
+  bool reversed_;
   std::vector<Entry> entries_;
 };
 

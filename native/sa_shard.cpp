@@ -17,6 +17,7 @@ NativeText::NativeText(std::unique_ptr<Container> container) : container_(std::m
   pointer_mask_ = pointer_ == 4 ? 0xFFFFFFFFu : kMask40;
   text_ = container_->need("TEXT", rows_ * width_).offset;
   array_ = container_->need("ARRAY", rows_ * pointer_ + 8).offset;
+  prefixes_.open(*container_, width_ == 1 ? p.prefix_slots : 0);
   has_pairs_ = p.pairs != 0;
   if (has_pairs_) pairs_ = container_->need("PAIRS", 5 * (p.sigma * p.sigma + 1) + 3).offset;
 }
@@ -25,12 +26,16 @@ void NativeText::outside() const {
   throw Corrupt(file().path() + ": a suffix lies outside the text. The file is damaged.");
 }
 
-bool NativeText::pair_rows(u32 a, u32 b, u64* lo, u64* hi) const {
-  if (!has_pairs_) return false;
-  const u8* p = file().at(pairs_ + 5 * (u64{a} * alphabet_.sigma() + b), 13);
+u64 NativeText::begin_search(const u32* query, u64 length, u64* lo, u64* hi) const {
+  if (!prefixes_.empty() && length >= kPrefixLengths[0]) {
+    bool absent = false;
+    if (const u32 found = find_prefix(prefixes_, query, length, lo, hi, &absent)) return found;
+  }
+  if (!has_pairs_ || length < 2) return 0;
+  const u8* p = file().at(pairs_ + 5 * (u64{query[0]} * alphabet_.sigma() + query[1]), 13);
   *lo = load<u64>(p) & kMask40;
   *hi = load<u64>(p + 5) & kMask40;
-  return true;
+  return 2;
 }
 
 std::vector<u64> NativeText::document_lengths() const {
@@ -121,11 +126,9 @@ void SaShard<Source>::find_many(Find<SaShard>* finds, std::size_t n, Poll& poll)
         f.hi = 0;
         continue;
       }
-      u64 known = 0;
-      if (f.length >= 2 && t.pair_rows(f.query[0], f.query[1], &f.lo, &f.hi)) {
-        known = 2;
-        if (f.hi > t.rows()) throw Corrupt(f.shard->file().path() + ": the pair table is damaged.");
-      }
+      const u64 known = t.begin_search(f.query, f.length, &f.lo, &f.hi);
+      if (f.hi > t.rows())
+        throw Corrupt(f.shard->file().path() + ": a table of beginnings is damaged.");
       if (known == f.length || f.lo >= f.hi) {
         if (f.lo >= f.hi) f.lo = f.hi = 0;
         continue;

@@ -14,11 +14,12 @@
 #include "doc_table.hpp"
 #include "fm_shard.hpp"
 #include "poll.hpp"
+#include "prefix_table.hpp"
 #include "query.hpp"
 
 namespace unspool {
 
-// Sections TEXT (dense symbols), ARRAY (u32 or u40 positions), DOCS, ALPHABET, PAIRS.
+// Sections TEXT (dense symbols), ARRAY (u32 or u40 positions), DOCS, ALPHABET, PAIRS, PREFIXES.
 class NativeText {
  public:
   explicit NativeText(std::unique_ptr<Container> container);
@@ -41,8 +42,9 @@ class NativeText {
   u32 external(u32 dense) const { return alphabet_.external(dense); }
   static bool is_end(u32 symbol) { return symbol <= kSeparator; }
   u32 width() const { return alphabet_.width(); }
-  // First and last row of suffixes that begin with a, b; false where there is no such table.
-  bool pair_rows(u32 a, u32 b, u64* lo, u64* hi) const;
+  // Rows of suffixes that begin with the first symbols of a query, and how many symbols these are;
+  // 0 where no table knows.
+  u64 begin_search(const u32* query, u64 length, u64* lo, u64* hi) const;
   u64 document_start(u64 d) const { return docs_.start(d); }
   u64 document_length(u64 d) const { return docs_.length(d, rows_); }
   u64 find_document(u64 p) const { return docs_.find(p); }
@@ -56,6 +58,7 @@ class NativeText {
   std::unique_ptr<Container> container_;
   Alphabet alphabet_;
   DocTable docs_;
+  PrefixTable prefixes_;
   u64 rows_ = 0, array_ = 0, text_ = 0, pairs_ = 0, pointer_ = 4, pointer_mask_ = 0;
   u32 width_ = 1;
   bool has_pairs_ = false;
@@ -88,7 +91,7 @@ class V4Text {
   u32 external(u32 dense) const { return swapped(dense - 2); }
   bool is_end(u32 symbol) const { return symbol == 0 || symbol == ordered(separator_); }
   u32 width() const { return width_; }
-  bool pair_rows(u32, u32, u64*, u64*) const { return false; }
+  u64 begin_search(const u32*, u64, u64*, u64*) const { return 0; }
   u64 document_start(u64 d) const;
   u64 document_length(u64 d) const;
   u64 find_document(u64 p) const;
