@@ -173,13 +173,11 @@ def index_extract(tier: str, corpus: str, megabytes: int) -> Timed:
     return Timed(lambda: statistics.median(timed(extract, places)[0]))
 
 
+SDSL = ["sdsl-rrr127", "sdsl-rrr63", "sdsl-hyb16"]
 register_query_peers(
-    "index-count",
-    "counts",
-    ["infini-gram", "fm-index", "tokengrams", "pydivsufsort", "sdsl-rrr127", "sdsl-hyb16"],
+    "index-count", "counts", ["infini-gram", "fm-index", "tokengrams", "pydivsufsort", *SDSL]
 )
 register_query_peers("index-infgram-prob", "prob", ["infini-gram"])
 register_query_peers("index-next", "next", ["infini-gram"])
-register_query_peers("index-locate", "locate", ["infini-gram", "fm-index", "sdsl-rrr127"])
-register_query_peers("index-locate", "locate", ["sdsl-hyb16"])
-register_query_peers("index-extract", "extract", ["sdsl-rrr127", "sdsl-hyb16"])
+register_query_peers("index-locate", "locate", ["infini-gram", "fm-index", *SDSL])
+register_query_peers("index-extract", "extract", SDSL)
