@@ -49,6 +49,24 @@ bool write_pairs(ContainerWriter& out, const Symbol* text, u64 n, u64 first_row,
   return true;
 }
 
+// What every shard ends with: where its documents start, and the sections that the caller gave.
+u64 finish(ContainerWriter& out, const BuildRequest& request, const Params& params) {
+  std::vector<u64> starts;
+  u64 at = 0;
+  for (u64 length : request.lengths) {
+    starts.push_back(at);
+    at += length + 1;
+  }
+  starts.push_back(at);
+  write_doc_table(out, starts);
+  for (const auto& [name, bytes] : request.sections) {
+    out.begin(name);
+    out.write(bytes.data(), bytes.size());
+    out.end();
+  }
+  return out.finish(params);
+}
+
 class Stopwatch {
  public:
   Stopwatch(const BuildRequest& request, BuildResult& result, Poll& poll)
@@ -173,20 +191,7 @@ void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 r
   for (u64 k : inverse) packed.push(k);
   packed.write(out);
   out.end();
-  std::vector<u64> starts;
-  u64 at = 0;
-  for (u64 length : request.lengths) {
-    starts.push_back(at);
-    at += length + 1;
-  }
-  starts.push_back(at);
-  write_doc_table(out, starts);
-  for (const auto& [name, bytes] : request.sections) {
-    out.begin(name);
-    out.write(bytes.data(), bytes.size());
-    out.end();
-  }
-  result.bytes_file = out.finish(params);
+  result.bytes_file = finish(out, request, params);
   watch.end();
 }
 
@@ -247,20 +252,7 @@ void build_sa(const BuildRequest& request, const std::vector<u32>& values, u64 r
   const u64 slack = 0;
   out.write(&slack, 8);
   out.end();
-  std::vector<u64> starts;
-  u64 at = 0;
-  for (u64 length : request.lengths) {
-    starts.push_back(at);
-    at += length + 1;
-  }
-  starts.push_back(at);
-  write_doc_table(out, starts);
-  for (const auto& [name, bytes] : request.sections) {
-    out.begin(name);
-    out.write(bytes.data(), bytes.size());
-    out.end();
-  }
-  result.bytes_file = out.finish(params);
+  result.bytes_file = finish(out, request, params);
   watch.end();
 }
 

@@ -59,6 +59,23 @@ auto one(const Index& self, nb::handle query, F f) {
   return f(*index, queries[0]);
 }
 
+// Distributions of many queries, in their order.
+nb::list each_next(const Index& self, const nb::sequence& sequence,
+                   NextSymbols (IndexBase::*ask)(const QueryView&) const,
+                   nb::object (*to_tuple)(NextSymbols&&)) {
+  const auto index = self.get();
+  Queries queries;
+  queries.add_all(sequence);
+  std::vector<NextSymbols> out;
+  {
+    Native native;
+    for (u64 q = 0; q < queries.size(); ++q) out.push_back(((*index).*ask)(queries[q]));
+  }
+  nb::list list;
+  for (NextSymbols& r : out) list.append(to_tuple(std::move(r)));
+  return list;
+}
+
 i64 count_one(const Index& self, nb::handle query) {
   return one(self, query, [](const IndexBase& index, const QueryView& q) {
     i64 out;
@@ -364,17 +381,7 @@ NB_MODULE(_native, m) {
            "query"_a)
       .def("next_batch",
            [](const Index& self, const nb::sequence& sequence) {
-             const auto index = self.get();
-             Queries queries;
-             queries.add_all(sequence);
-             std::vector<NextSymbols> out;
-             {
-               Native native;
-               for (u64 q = 0; q < queries.size(); ++q) out.push_back(index->next(queries[q]));
-             }
-             nb::list list;
-             for (NextSymbols& r : out) list.append(next_tuple(std::move(r)));
-             return list;
+             return each_next(self, sequence, &IndexBase::next, next_tuple);
            },
            "queries"_a)
       .def("prob",
@@ -419,17 +426,7 @@ NB_MODULE(_native, m) {
            "query"_a)
       .def("infgram_batch",
            [](const Index& self, const nb::sequence& sequence) {
-             const auto index = self.get();
-             Queries queries;
-             queries.add_all(sequence);
-             std::vector<NextSymbols> out;
-             {
-               Native native;
-               for (u64 q = 0; q < queries.size(); ++q) out.push_back(index->infgram(queries[q]));
-             }
-             nb::list list;
-             for (NextSymbols& r : out) list.append(infgram_tuple(std::move(r)));
-             return list;
+             return each_next(self, sequence, &IndexBase::infgram, infgram_tuple);
            },
            "queries"_a)
       .def("infgram_prob",

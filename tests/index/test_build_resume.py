@@ -193,9 +193,11 @@ def test_a_finished_index_is_left_alone(tmp_path):
 def test_files_touched_but_not_changed_are_no_conflict(tmp_path):
     make_corpus(tmp_path / "corpus")
     build_index(tmp_path / "corpus", tmp_path / "ix")
+    before = files_of(tmp_path / "ix")
     for path in (tmp_path / "corpus").rglob("*.txt"):
         os.utime(path, (1, 1))
     build_index(tmp_path / "corpus", tmp_path / "ix")
+    assert files_of(tmp_path / "ix") == before
 
 
 def test_documents_from_a_program_continue(tmp_path):
