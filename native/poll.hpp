@@ -16,6 +16,11 @@ struct Poll {
   static inline thread_local void (*check_signals)() = nullptr;
   static inline thread_local Clock::time_point deadline = Clock::time_point::max();
 
+  // Many short calls under one deadline must end too, not only a long one.
+  Poll() {
+    if (last_ >= deadline) throw Deadline("The deadline of this call has passed.");
+  }
+
   // From here on, report(fraction) is called now and then, out of so many units of work.
   void expect(u64 work, std::function<void(double)> report) {
     expected_ = std::max<u64>(work, 1);
