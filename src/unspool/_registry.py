@@ -1,7 +1,8 @@
 """Names that people type, and where what they name lives.
 
 Values are "module:attribute" strings, resolved on first use, so that listing names imports
-nothing. Other distributions add entries through entry points of group `unspool.<kind>`.
+nothing; "module:attribute/key" is an entry of a mapping. Other distributions add entries through
+entry points of group `unspool.<kind>`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,20 @@ from typing import Any
 
 from unspool.errors import ConfigError
 
+_TASK_ROOM = "unspool.evaluation.tasks"
+# Benchmark: the names of its tasks, which its module's TASKS holds. A line a benchmark.
+_TASKS = {
+    "passkey": "choice digits loglikelihood",
+}
+
 _TABLES: dict[str, dict[str, str]] = {
     "reader": {
         "bm25": "unspool.reading.bm25:Bm25Reader",
+    },
+    "task": {
+        f"{benchmark}/{name}": f"{_TASK_ROOM}.{benchmark.replace('-', '_')}:TASKS/{name}"
+        for benchmark, tasks in _TASKS.items()
+        for name in tasks.split()
     },
 }
 
@@ -31,7 +43,9 @@ def resolve(kind: str, name: str) -> Any:
     target = _TABLES.get(kind, {}).get(name)
     if target is not None:
         module, attribute = target.split(":")
-        return getattr(import_module(module), attribute)
+        attribute, _, key = attribute.partition("/")
+        value = getattr(import_module(module), attribute)
+        return value[key] if key else value
     for entry in entry_points(group=f"unspool.{kind}"):
         if entry.name == name:
             return entry.load()

@@ -19,6 +19,10 @@ class InputError(UnspoolError, ValueError):
     """A text, file or record that was given cannot be used."""
 
 
+class MissingData(InputError):
+    """The data of a benchmark is not there; the message says where it is to be had."""
+
+
 class EncodingError(InputError):
     """A file is not valid in the encoding it was read with."""
 
