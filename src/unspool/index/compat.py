@@ -28,6 +28,7 @@ from unspool.index.alphabet import END
 from unspool.index.compat_checks import Check, open_for_scripts, read_ids
 from unspool.index.compat_cnf import Windows, released_windows
 from unspool.index.core import Core
+from unspool.index.engine import Index
 from unspool.index.find import Place, places
 from unspool.index.v4 import V4Table
 
@@ -43,7 +44,7 @@ class InfiniGramEngine:
 
     def __init__(
         self,
-        index_dir: str | Sequence[str],
+        index_dir: str | Sequence[str] | Index,
         eos_token_id: int,
         vocab_size: int = 65535,
         version: int = 4,
@@ -70,8 +71,7 @@ class InfiniGramEngine:
             )
         if token_dtype not in _WIDTHS:
             raise QueryError(f"token_dtype must be u8, u16 or u32, got {token_dtype!r}.")
-        folders = [index_dir] if isinstance(index_dir, str) else list(index_dir)
-        self._index = open_for_scripts(folders, _WIDTHS[token_dtype], load_to_ram)
+        self._index = open_for_scripts(index_dir, _WIDTHS[token_dtype], load_to_ram)
         self._core: Core = self._index._core
         self._native = self._core.native
         self._eos = eos_token_id

@@ -74,8 +74,11 @@ class Check:
         return None if 0 <= s < most else {"error": f"s must be in [0, {most})"}
 
 
-def open_for_scripts(folders: Sequence[str], width: int, ram: bool) -> Index:
-    """Open what `index_dir` names: a v4 directory, or indexes built here."""
+def open_for_scripts(given: str | Sequence[str] | Index, width: int, ram: bool) -> Index:
+    """What `index_dir` names: a v4 directory, indexes built here, or one that is open already."""
+    if isinstance(given, Index):
+        return given
+    folders = [given] if isinstance(given, str) else list(given)
     if len(folders) == 1 and not os.path.exists(os.path.join(folders[0], MANIFEST)):
         return open_v4(folders[0], width=width)
     return open_index([Path(f) for f in folders], load="ram" if ram else "mmap")

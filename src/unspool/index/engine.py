@@ -141,6 +141,7 @@ class Index:
         context: int = 80,
         order: Order = "index",
         seed: int = 0,
+        start: int = 0,
     ) -> list[Hit]:
         """Occurrences of a query.
 
@@ -152,9 +153,14 @@ class Index:
                 by document and place, which locates every hit first; `random`: drawn without
                 replacement.
             seed: Of the random order.
+            start: Leave out so many hits of that order, to go on where an earlier call ended.
         """
         asked, length = self._to_find(query, limit, context)
-        found = places(self._native, asked, length, limit=limit, order=order, seed=seed)
+        if start < 0:
+            raise QueryError(f"start must be 0 or more, got {start}.")
+        found = places(
+            self._native, asked, length, limit=limit, order=order, seed=seed, start=start
+        )
         known = self._core.text_of(asked)
         return [self._core.hit(place, length, context, known) for place in islice(found, limit)]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -41,28 +42,36 @@ def places(
     limit: int | None,
     order: Order,
     seed: int,
+    start: int = 0,
 ) -> Iterator[Place]:
-    """Occurrences of a query in the order asked for; `limit` is a hint of how many are wanted."""
+    """Occurrences of a query in the order asked for, from number `start` of that order on.
+
+    `limit` is a hint of how many are wanted.
+    """
     if order not in get_args(Order):
         raise QueryError(f"There is no order {order!r}: choose index, position or random.")
     ranges = native.ranges(query)
     if order == "position":
-        return _by_position(native, ranges, length, limit)
-    batches = _drawn(ranges, limit, seed) if order == "random" else _in_order(ranges, limit)
-    return _located(native, batches, length)
+        most = None if limit is None else start + limit
+        return islice(_by_position(native, ranges, length, most), start, None)
+    if order == "random":
+        return _located(native, _drawn(ranges, limit, seed, start), length)
+    return _located(native, _in_order(ranges, limit, start), length)
 
 
 def _in_order(
-    ranges: Sequence[tuple[int, int]], limit: int | None
+    ranges: Sequence[tuple[int, int]], limit: int | None, skipped: int
 ) -> Iterator[list[tuple[int, int]]]:
     step = _BATCH if limit is None else max(1, min(limit, _BATCH))
-    for shard, (low, high) in enumerate(ranges):
+    for shard, (first, high) in enumerate(ranges):
+        low = min(high, first + skipped)
+        skipped -= low - first
         for start in range(low, high, step):
             yield [(shard, row) for row in range(start, min(start + step, high))]
 
 
 def _drawn(
-    ranges: Sequence[tuple[int, int]], limit: int | None, seed: int
+    ranges: Sequence[tuple[int, int]], limit: int | None, seed: int, skipped: int
 ) -> Iterator[list[tuple[int, int]]]:
     """All rows in a random order, decided as far as it is asked for (a sparse Fisher-Yates)."""
     sizes = [high - low for low, high in ranges]
@@ -76,6 +85,8 @@ def _drawn(
         at = min(int(draw.random() * left), left - 1)
         chosen = moved.get(at, at)
         moved[at] = moved.pop(left - 1, left - 1)
+        if total - left < skipped:
+            continue
         for shard, (low, _) in enumerate(ranges):
             if chosen < sizes[shard]:
                 batch.append((shard, low + chosen))
