@@ -16,12 +16,14 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from unspool._machine import peak_rss
 from unspool._overflow import Shortened, fit
 from unspool.backends.prompts import check_request, encode_continuation, encode_prompt
+from unspool.backends.stream import Cancelled, Piece, TokenScore, Unfolder
 from unspool.errors import BackendError, ConfigError, InputError
 from unspool.types import Generation, Overflow, Prompt, Scored, Usage
 
@@ -99,6 +101,81 @@ class TransformersModel:
             for prompt in prompts
         ]
 
+    def generate_stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_overflow: Overflow = "error",
+        top_logprobs: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Piece]:
+        """The answer of `generate` piece by piece; see `StreamingModel`."""
+        started = time.perf_counter()
+        check_request([prompt], max_tokens, stop, temperature)
+        self._reset_peak()
+        ids = encode_prompt(self._tokenizer, prompt)
+        if not ids:
+            raise InputError("The prompt has no tokens: give at least one to continue.")
+        kept = fit(ids, self._room(max_tokens), on_overflow, what="The prompt")
+        unfolder = Unfolder(self._decode, stop)
+        pick = _Picker(temperature, seed)
+        written, ended = 0, False
+        tokens: tuple[TokenScore, ...] = ()
+        for token, logits in self._tokens(kept.ids, pick, max_tokens, cancelled):
+            written += 1
+            ended = token in self._ends
+            if ended:
+                break
+            if top_logprobs is not None:
+                tokens += (self._token_score(token, logits, top_logprobs),)
+            text = unfolder.add(token)
+            if unfolder.stopped:
+                break
+            if text:
+                yield Piece(text, tokens)
+                tokens = ()
+        last = text if unfolder.stopped else unfolder.rest()
+        reason = "stop" if ended or unfolder.stopped else "length"
+        yield Piece(last, tokens, reason, self._usage(ids, kept, written, started))
+
+    def _tokens(
+        self,
+        ids: list[int],
+        pick: _Picker,
+        max_tokens: int,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Tokens that follow a prompt, each with the logits that it was picked from."""
+        import torch
+
+        # Not around the loop: between two tokens the caller's code runs, in the caller's mode.
+        with torch.inference_mode(), _interruptible(self.model, cancelled):
+            logits, cache = self._prefill(ids)
+        for number in range(max_tokens):
+            token = pick(logits)
+            yield token, logits
+            if number + 1 == max_tokens or (cancelled and cancelled()):
+                return
+            with torch.inference_mode():
+                rows, cache = self._forward([token], cache, keep=1)
+            logits = rows[0, -1]
+
+    def _token_score(self, token: int, logits: torch.Tensor, top: int) -> TokenScore:
+        import torch
+
+        table = torch.log_softmax(logits.float(), dim=-1)
+        best = table.topk(top) if top else None
+        likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True) if best else ()
+        return TokenScore(
+            self._decode([token]),
+            float(table[token]),
+            tuple((self._decode([i]), float(value)) for i, value in likeliest),
+        )
+
     def logprobs(
         self, prompt: Prompt, continuations: Sequence[str], *, on_overflow: Overflow = "error"
     ) -> list[Scored]:
@@ -165,26 +242,20 @@ class TransformersModel:
         limit: int | None,
         on_overflow: Overflow,
     ) -> Generation:
-        import torch
-
         started = time.perf_counter()
         self._reset_peak()
         ids = encode_prompt(self._tokenizer, prompt)
         if not ids:
             raise InputError("The prompt has no tokens: give at least one to continue.")
         kept = fit(ids, limit, on_overflow, what="The prompt")
-        pick = _Picker(temperature, seed)
-        with torch.inference_mode():
-            logits, cache = self._prefill(kept.ids)
-            token = pick(logits)
-            first = time.perf_counter() - started
-            written = [token]
+        written: list[int] = []
+        text, reason, first = "", None, 0.0
+        for token, _ in self._tokens(kept.ids, _Picker(temperature, seed), max_tokens):
+            first = first or time.perf_counter() - started
+            written.append(token)
             text, reason = self._ending(written, stop)
-            while reason is None and len(written) < max_tokens:
-                logits, cache = self._forward([token], cache, keep=1)
-                token = pick(logits[0, -1])
-                written.append(token)
-                text, reason = self._ending(written, stop)
+            if reason is not None:
+                break
         if reason is None:
             text, reason = self._decode(written), "length"
         usage = self._usage(ids, kept, len(written), started)
@@ -288,6 +359,27 @@ class _Picker:
         # On the CPU in float64, so that one seed gives one text on every device.
         chances = torch.softmax(logits.double().cpu() / self.temperature, dim=-1)
         return int(torch.multinomial(chances, 1, generator=self.generator))
+
+
+@contextmanager
+def _interruptible(model: Any, cancelled: Callable[[], bool] | None) -> Iterator[None]:
+    """Let a long forward pass end before its next layer once `cancelled` says yes."""
+    if cancelled is None:
+        yield
+        return
+    import torch
+
+    def check(*_: Any) -> None:
+        if cancelled():
+            raise Cancelled("The answer is no longer wanted.")
+
+    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    hooks = [layer.register_forward_pre_hook(check) for layer in next(lists, ())]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _scratch(cache: Any, new_tokens: int) -> tuple[Any, Any]:
