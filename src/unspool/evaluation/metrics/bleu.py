@@ -13,9 +13,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from unspool.errors import InputError
+from unspool.errors import ConfigError, InputError
 
 ORDERS = 4
 
@@ -67,13 +67,16 @@ def _tokens(text: str) -> list[str]:
     return _DASH_AFTER_DIGIT.sub(r"\1 \2 ", text).split()
 
 
-def bleu_counts(
-    prediction: str, references: Sequence[str], *, tokens: Literal["13a", "zh"] = "13a"
-) -> BleuCounts:
+_TOKENIZERS = {"13a": tokens_13a, "zh": tokens_zh}
+
+
+def bleu_counts(prediction: str, references: Sequence[str], *, tokens: str = "13a") -> BleuCounts:
     """Counts of one prediction against its references, clipped by the most of any reference."""
     if not references:
         raise InputError("BLEU needs at least one reference, got none.")
-    cut = tokens_13a if tokens == "13a" else tokens_zh
+    cut = _TOKENIZERS.get(tokens)
+    if cut is None:
+        raise ConfigError(f"BLEU tokens are {' or '.join(_TOKENIZERS)}, got {tokens!r}.")
     given = cut(prediction)
     wanted = [cut(reference) for reference in references]
     most: Counter[tuple[str, ...]] = Counter()

@@ -19,7 +19,7 @@ from unspool.evaluation.metrics.lcs import lcs_length
 RatioKind: TypeAlias = Literal["difflib", "levenshtein"]
 
 
-def ratio(a: str, b: str, kind: RatioKind = "difflib") -> int:
+def ratio(a: str, b: str, kind: str = "difflib") -> int:
     """Similarity in percent, 0-100. Not symmetric under difflib: the prediction goes first.
 
     Equal strings give 100, also two empty ones; one empty string gives 0.
@@ -45,6 +45,6 @@ def code_line(prediction: str) -> str:
     return ""
 
 
-def code_similarity(prediction: str, reference: str, kind: RatioKind = "difflib") -> float:
+def code_similarity(prediction: str, reference: str, kind: str = "difflib") -> float:
     """LongBench's score of a completed line, in 0-1."""
     return ratio(code_line(prediction), reference, kind) / 100
