@@ -17,6 +17,12 @@ from unspool.errors import ConfigError
 _TASK_ROOM = "unspool.evaluation.tasks"
 # Benchmark: the names of its tasks, which its module's TASKS holds. A line a benchmark.
 _TASKS = {
+    "needle-threading": (
+        "single_needle single_needle_choice multiple_needles multiple_needles_clustered "
+        "conditional_needles conditional_needles_clustered single_thread single_thread_backward "
+        "single_thread_random single_thread_choice single_thread_backward_choice multi_thread "
+        "branched_thread"
+    ),
     "passkey": "choice digits loglikelihood",
 }
 
