@@ -17,6 +17,7 @@ from unspool.errors import ConfigError
 _TASK_ROOM = "unspool.evaluation.tasks"
 # Benchmark: the names of its tasks, which its module's TASKS holds. A line a benchmark.
 _TASKS = {
+    "giraffe": "altered freeform lines",
     "needle-threading": (
         "single_needle single_needle_choice multiple_needles multiple_needles_clustered "
         "conditional_needles conditional_needles_clustered single_thread single_thread_backward "
@@ -27,6 +28,9 @@ _TASKS = {
 }
 
 _TABLES: dict[str, dict[str, str]] = {
+    "method": {
+        "dense": "unspool.methods:DenseMethod",
+    },
     "reader": {
         "bm25": "unspool.reading.bm25:Bm25Reader",
     },
