@@ -1,0 +1,79 @@
+"""Dense attention over everything that a store holds: the default of every layer.
+
+What: exact attention of the new chunk over all segments of the store, merged by log-sum-exp.
+Source: any decoder; merging of segments as in `kernel.merge`.
+Differs from the stock function: padding is a position of -1 and a padded query gives 0; keys of a
+segment may hold fewer channels than the query (ThinK), the scale stays that of the full head.
+Cost: O(T * S * D). Shapes: as `Call`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from unspool.attention.call import Call
+from unspool.attention.kernel import attend, merge
+from unspool.caches.base import KV
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unspool.attention.spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """The stock mechanism, on this project's stores."""
+
+    late: bool = False
+    """Rotate on the way: keys are stored raw (a frequency that changes while generating)."""
+    reads_segments: bool = True
+
+    def __call__(self, call: Call) -> Tensor:
+        if call.store is None:
+            segments = [KV(call.k, call.v, call.positions, call.start, not self.late)]
+        else:
+            segments = list(call.store.segments())
+        q = call.q
+        if self.late:
+            q = call.rotate(q, call.start if call.positions is None else call.positions)
+        if len(segments) == 1:
+            return self._segment(call, q, segments[0])
+        parts = []
+        for segment in segments:
+            if len(segment):
+                parts.append(self._segment_with_lse(call, q, segment))
+        return merge(parts)[0]
+
+    def _segment(self, call: Call, q: Tensor, segment: KV) -> Tensor:
+        k, spec = self._prepare(call, segment)
+        return attend(_channels(q, segment), k, segment.v, spec=spec, scale=call.scale)
+
+    def _segment_with_lse(self, call: Call, q: Tensor, segment: KV) -> tuple[Tensor, Tensor]:
+        k, spec = self._prepare(call, segment)
+        q = _channels(q, segment)
+        return attend(q, k, segment.v, spec=spec, scale=call.scale, return_lse=True)
+
+    def _prepare(self, call: Call, segment: KV) -> tuple[Tensor, Spec]:
+        k = segment.k
+        if not segment.rotated:
+            at = segment.start if segment.positions is None else segment.positions
+            k = call.rotate(k, at)
+        spec = call.spec
+        if spec.mask is not None:
+            return k, spec  # made for exactly these columns
+        last = call.start + call.q.shape[2]
+        aligned = segment.positions is None and segment.start + len(segment) == last
+        if not (aligned and call.positions is None):
+            spec = replace(spec, q_positions=call.where(), k_positions=segment.where())
+        return k, spec
+
+
+def _channels(q: Tensor, segment: KV) -> Tensor:
+    """The channels of the query that the keys of a segment still have."""
+    if segment.channels is None:
+        return q
+    groups = q.shape[1] // segment.channels.shape[1]
+    index = segment.channels.repeat_interleave(groups, dim=1)[:, :, None]
+    return q.gather(-1, index.expand(-1, -1, q.shape[2], -1))

@@ -1,0 +1,483 @@
+"""extend(model, method): the only place that changes a transformers model, and puts it back.
+
+What: installs a composition of methods on a decoder: a hook on its rotary embedding, hooks that
+hand each attention module its store, the one registered attention function, and `generate`.
+Source: this project's own contract; each method names its paper.
+Differs from patching model classes: nothing of an architecture is copied. What is needed is found
+by type, tried on a few tokens at install (dense, with early and late rotation, must give the stock
+logits), and refused with what failed if it does not hold.
+Cost: three forward passes over a few tokens at install.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from unspool._dispatch import NAME, LayerPlan, discover, forget, plan_layer, register
+from unspool._facts import ModelFacts, read_facts
+from unspool._overflow import fit
+from unspool.attention.dense import Dense
+from unspool.caches.cache import UnspoolCache
+from unspool.caches.dense import DenseStore
+from unspool.errors import ConfigError
+from unspool.methods import STACKING, Method, resolve_method, spell
+from unspool.positions.rotation import Rotation
+from unspool.report import Report, count
+from unspool.types import Overflow
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from unspool.positions.rotation import Layout
+    from unspool.stream import Stream
+
+_extended: weakref.WeakSet[Any] = weakref.WeakSet()
+_layouts: weakref.WeakKeyDictionary[Any, Layout | None] = weakref.WeakKeyDictionary()
+_PROBE_TOKENS = 11
+
+
+def extend(
+    model: nn.Module,
+    method: Method | str | Sequence[Method | str],
+    *,
+    tokenizer: Any = None,
+    on_overflow: Overflow = "error",
+) -> Extension:
+    """Make a transformers decoder read texts past its window, by a method or several.
+
+    Args:
+        model: A loaded causal language model.
+        method: A Method, its spelling (`"infllm:block=128+think"`), or a list of either.
+        tokenizer: The model's tokenizer; needed to feed text and by prompt methods.
+        on_overflow: What to do with a prompt that the method cannot take: "error", or "truncate"
+            (the oldest tokens are dropped, and counted).
+
+    Returns:
+        The installed handle; also a context manager that restores the model on exit.
+
+    Raises:
+        ConfigError: Options out of range, two methods for one slot, a model that is extended
+            already, or an architecture that the probe rejects.
+    """
+    return Extension(model, resolve_method(method), tokenizer, on_overflow).install()
+
+
+class Extension:
+    """A model with a method installed. Made by `extend`."""
+
+    def __init__(
+        self, model: Any, methods: Sequence[Method], tokenizer: Any, on_overflow: Overflow
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.on_overflow = on_overflow
+        self.facts: ModelFacts = read_facts(model)
+        self.methods = tuple(method.resolve(self.facts) for method in methods)
+        self._owners = _fill_slots(self.methods, self.facts)
+        self._undo = contextlib.ExitStack()
+        self._installed = False
+        self._last: UnspoolCache | None = None
+        self._dropped = 0
+        self.keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    # ---- the handle
+
+    @property
+    def spec(self) -> str:
+        """The composition as it would be typed, with what was chosen for this model."""
+        return spell(self.methods)
+
+    @property
+    def capacity(self) -> int | None:
+        """Most tokens of text and answer together; None: any number."""
+        said = [method.capacity(self.facts) for method in self.methods]
+        # A method that lifts the limit lifts it for the whole composition; compressors do not.
+        return None if None in said else max(c for c in said if c is not None)
+
+    @property
+    def prompt_method(self) -> Method | None:
+        return next((m for m in self.methods if "prompt" in m.slots), None)
+
+    def install(self) -> Self:
+        """Put the methods on the model. `extend` has done it already."""
+        if self._installed:
+            return self
+        if self.model in _extended:
+            raise ConfigError(
+                f"{self.facts.name} is extended already. Compose methods in one call, "
+                f"extend(model, 'a+b'), or remove() the first."
+            )
+        register()
+        with contextlib.ExitStack() as undo:
+            layout = self._probe()
+            self.facts = read_facts(self.model, layout or "half")
+            modules, _ = self._use_function(undo)
+            plans = self._plans(can_be_late=layout is not None)
+            for module, number in modules.items():
+                plan = plans[number]
+                for handle in plan_layer(module, plan):
+                    undo.callback(handle.remove)
+                undo.callback(forget, module)
+            self._hook_rotary(undo, plans)
+            self.model.generate = self.generate
+            undo.callback(self.model.__dict__.pop, "generate", None)
+            _extended.add(self.model)
+            undo.callback(_extended.discard, self.model)
+            self._undo = undo.pop_all()
+        self._installed = True
+        return self
+
+    def remove(self) -> None:
+        """Restore the model, bit for bit."""
+        self._undo.close()
+        self._installed = False
+
+    def __enter__(self) -> Self:
+        return self.install()
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+    # ---- reading and writing
+
+    def new_cache(self) -> UnspoolCache:
+        """An empty cache for one batch of sequences."""
+        from transformers.cache_utils import DynamicCache
+
+        config = self.model.config.get_text_config(decoder=True)
+        layers = list(DynamicCache(config=config).layers)
+        for number, factory in self._stores().items():
+            layers[number] = factory()
+        return UnspoolCache(layers)
+
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+        """`model.generate` with the extension's cache; returns what transformers returns.
+
+        Raises:
+            OverflowPolicyError: The prompt does not fit the method and may not be shortened.
+        """
+        ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        kwargs.pop("input_ids", None)
+        if ids is None:
+            raise ConfigError(
+                "generate needs input_ids: without a prompt there is nothing to read."
+            )
+        if kwargs.get("use_cache") is False:
+            raise ConfigError(
+                "An extended model keeps what it has read in a cache: use_cache=True."
+            )
+        given = kwargs.pop("past_key_values", None)
+        cache = given if given is not None else self.new_cache()
+        written = self._output_room(kwargs)
+        if given is None:
+            ids, kwargs = self._fit(ids, written, kwargs)
+        kwargs.setdefault("prefill_chunk_size", self.prefill_chunk)
+        if isinstance(cache, UnspoolCache):
+            cache.prefill_end = cache.get_seq_length() + int(ids.shape[1])
+            self._last = cache
+        if self.facts.window and int(ids.shape[1]) + written > self.facts.window:
+            kwargs.setdefault("max_new_tokens", written)  # the default would stop at the window
+        return type(self.model).generate(self.model, ids, past_key_values=cache, **kwargs)
+
+    @property
+    def prefill_chunk(self) -> int:
+        """Tokens that one forward pass reads while a prompt is read."""
+        return min(method.prefill_chunk(self.facts) for method in self.methods)
+
+    def stream(self, question: str | None = None) -> Stream:
+        """Unlimited input: feed any number of pieces, then generate."""
+        from unspool.stream import Stream
+
+        return Stream(self, question=question)
+
+    def report(self, cache: UnspoolCache | None = None) -> Report:
+        """Where every token of the last generation (or of a cache) is now."""
+        cache = cache or self._last
+        if cache is None:
+            raise ConfigError("Nothing was read yet, so there is nothing to report.")
+        return count(cache.reports(), method=self.spec, dropped_before=self._dropped)
+
+    def explain(self) -> str:
+        """Method, window, attended tokens, memory and what is lost, in a few lines."""
+        from unspool.explain import explain
+
+        return explain(self.facts, self.methods)
+
+    def export(self) -> dict[str, Any]:
+        """What other engines can take as `config.rope_parameters`."""
+        out: dict[str, Any] = {}
+        for method in self.methods:
+            out.update(method.export(self.facts))
+        return out
+
+    # ---- how it is done
+
+    def _stores(self) -> dict[int, Any]:
+        """A factory of empty stores for every layer that is ours."""
+        factories: dict[int, Any] = {}
+        raw = self._raw_layers()
+        for number in range(self.facts.num_layers):
+            owners = self._owners.get(number, {})
+            compress = owners.get("compress", [])
+            if "store" in owners:
+                owner = owners["store"][0]
+                factories[number] = _bind(owner.store, self.facts, number)
+            elif compress:
+                from unspool.caches.compressed import CompressedStore
+
+                stages = [m.compress(self.facts, number) for m in compress]
+                factories[number] = _bind(CompressedStore, stages)
+            elif owners or self.facts.layer_types[number] == "full_attention":
+                factories[number] = _bind(DenseStore, number not in raw)
+        return factories
+
+    def _raw_layers(self) -> set[int]:
+        """Layers whose keys are stored before rotation."""
+        return {n for n, owners in self._owners.items() if _is_late(owners, self.facts, n)}
+
+    def _plans(self, *, can_be_late: bool) -> dict[int, LayerPlan]:
+        raw = self._raw_layers()
+        if raw and not can_be_late:
+            raise ConfigError(
+                f"{self.facts.name} gives other logits when its rotation is applied late, so "
+                f"{self.spec!r} cannot be used on it. Frequency and prompt methods can."
+            )
+        if raw and not self.facts.rotations:
+            raise ConfigError(
+                f"{self.facts.name} has no rotary embedding, which {self.spec!r} needs."
+            )
+        kinds = self.facts.layer_types
+        late_kinds = {kinds[n] for n in raw}
+        plans = {}
+        for number in range(self.facts.num_layers):
+            owners = self._owners.get(number, {})
+            plan = LayerPlan(layer=number, needs_store=bool(owners.keys() & {"store", "compress"}))
+            if kinds[number] in late_kinds:
+                rotation = self.facts.rotations[kinds[number]]
+                plan.rotation = Rotation(rotation.inv_freq, rotation.factor, rotation.layout)
+                plan.rotate_at_entry = number not in raw
+            if "frequency" in owners:
+                frequency = owners["frequency"][0].frequency(self.facts, kinds[number])
+                if frequency.late:
+                    plan.frequency = frequency
+                elif plan.rotation is not None:
+                    plan.rotation.inv_freq, plan.rotation.factor = frequency(0)
+            if "attend" in owners:
+                plan.attend = owners["attend"][0].attend(self.facts, number)
+            elif number in raw:
+                plan.attend = Dense(late=True)
+            plan.scales = tuple(m.scale(self.facts, number) for m in owners.get("scale", []))
+            plans[number] = plan
+        return plans
+
+    def _hook_rotary(self, undo: contextlib.ExitStack, plans: dict[int, LayerPlan]) -> None:
+        from unspool.positions.hook import RotaryHook
+
+        kinds = self.facts.layer_types
+        late = {kinds[n] for n, plan in plans.items() if plan.rotation is not None}
+        frequencies = {}
+        for number, owners in self._owners.items():
+            if "frequency" in owners and kinds[number] not in late:
+                owner = owners["frequency"][0]
+                frequencies[kinds[number]] = owner.frequency(self.facts, kinds[number])
+        if not late and not frequencies:
+            return
+        hook = RotaryHook(late=frozenset(late), frequencies=frequencies, only=set(kinds))
+        for module in self.facts.rotary_modules:
+            handle = module.register_forward_hook(hook, with_kwargs=True)
+            undo.callback(handle.remove)
+
+    def _use_function(self, undo: contextlib.ExitStack) -> tuple[dict[nn.Module, int], Tensor]:
+        """Select the registered function; the modules that call it, and the probe's logits."""
+        from transformers import PreTrainedModel
+
+        configs = {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}
+        for config in configs.values():
+            if hasattr(config, "_attn_implementation_internal"):
+                before = config._attn_implementation_internal
+                undo.callback(setattr, config, "_attn_implementation_internal", before)
+        if not isinstance(self.model, PreTrainedModel):
+            raise ConfigError(f"{type(self.model).__name__} is not a transformers model.")
+        self.model.set_attn_implementation(NAME)
+        modules, logits = discover(self._forward_probe)
+        if not modules:
+            raise ConfigError(
+                f"{self.facts.name} never calls transformers' AttentionInterface, so no method "
+                f"can be plugged in. Prompt methods through the LanguageModel still work."
+            )
+        return modules, logits
+
+    def _forward_probe(self) -> Tensor:
+        """Logits of a few tokens, without a cache."""
+        import torch
+
+        vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, vocabulary, (1, _PROBE_TOKENS), generator=generator)
+        flags = [(m, m.training) for m in self.model.modules()]
+        try:
+            self.model.eval()
+            with torch.no_grad():
+                logits: Tensor = self.model(ids.to(self.facts.device), use_cache=False).logits
+                return logits.float()
+        finally:
+            for module, training in flags:
+                module.training = training
+
+    def _probe(self) -> Layout | None:
+        """Try the model on a few tokens: the pair layout of its rotation; None: it cannot be late.
+
+        Raises:
+            ConfigError: Dense attention through our function differs from the stock model.
+        """
+        import torch
+
+        if self.model in _layouts:
+            return _layouts[self.model]
+        stock = self._forward_probe()
+        worst = 0.02 if self.facts.dtype in (torch.bfloat16, torch.float16) else 1e-4
+        bound = worst * max(1.0, float(stock.abs().max()))
+        with contextlib.ExitStack() as undo:
+            modules, logits = self._use_function(undo)
+            apart = float((logits - stock).abs().max())
+            if not apart <= bound:
+                raise ConfigError(
+                    f"{self.facts.name} gives other logits through extend()'s attention function "
+                    f"(apart by {apart:.3g}, at most {bound:.3g} is rounding): unsupported."
+                )
+            layout = self._find_layout(modules, stock, bound)
+        _layouts[self.model] = layout
+        return layout
+
+    def _find_layout(
+        self, modules: dict[nn.Module, int], stock: Tensor, bound: float
+    ) -> Layout | None:
+        from unspool.positions.hook import RotaryHook
+
+        kinds = self.facts.layer_types
+        if not all(kind in self.facts.rotations for kind in kinds):
+            return None
+        layouts: tuple[Layout, ...] = ("half", "interleaved")
+        for layout in layouts:
+            with contextlib.ExitStack() as undo:
+                for module, number in modules.items():
+                    rotation = self.facts.rotations[kinds[number]]
+                    own = Rotation(rotation.inv_freq, rotation.factor, layout)
+                    plan = LayerPlan(layer=number, attend=Dense(late=True), rotation=own)
+                    for handle in plan_layer(module, plan):
+                        undo.callback(handle.remove)
+                    undo.callback(forget, module)
+                hook = RotaryHook(late=frozenset(kinds), frequencies={}, only=set(kinds))
+                for module in self.facts.rotary_modules:
+                    undo.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+                if float((self._forward_probe() - stock).abs().max()) <= bound:
+                    return layout
+        return None
+
+    def _output_room(self, kwargs: dict[str, Any]) -> int:
+        """Tokens that a call of generate may write."""
+        config = kwargs.get("generation_config") or self.model.generation_config
+        for said in (kwargs.get("max_new_tokens"), getattr(config, "max_new_tokens", None)):
+            if said is not None:
+                return int(said)
+        return 256
+
+    def _fit(
+        self, ids: Tensor, written: int, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The prompt, shortened if it may be and has to be."""
+        capacity = self.capacity
+        limit = None if capacity is None else max(1, capacity - written)
+        columns: torch.Tensor = ids
+        kept = fit(
+            range(int(columns.shape[1])), limit, self.on_overflow, what=f"{self.spec}: the prompt"
+        )
+        self._dropped = kept.dropped
+        if kept.dropped:
+            columns = columns[:, kept.dropped :]
+            mask = kwargs.get("attention_mask")
+            if mask is not None:
+                kwargs = {**kwargs, "attention_mask": mask[:, kept.dropped :]}
+        return columns, kwargs
+
+
+def _bind(function: Any, *arguments: Any) -> Any:
+    return lambda: function(*arguments)
+
+
+def _is_late(owners: dict[str, list[Method]], facts: ModelFacts, layer: int) -> bool:
+    if "attend" in owners and owners["attend"][0].attend(facts, layer).late:
+        return True
+    if "frequency" in owners:
+        kind = facts.layer_types[layer]
+        return bool(owners["frequency"][0].frequency(facts, kind).late)
+    return False
+
+
+def _fill_slots(methods: Sequence[Method], facts: ModelFacts) -> dict[int, dict[str, list[Method]]]:
+    """Who fills which slot of which layer.
+
+    Raises:
+        ConfigError: Two methods want one slot, or what one needs another prevents.
+    """
+    owners: dict[int, dict[str, list[Method]]] = {}
+    for method in methods:
+        layers = facts.pick_layers(method.layers)
+        if not layers and set(method.slots) - {"prompt"}:
+            raise ConfigError(
+                f"{facts.name} has no full-attention layer for {method.name}. Name layers "
+                f"yourself, as in '{method.name}:layers=all'."
+            )
+        for slot in method.slots:
+            for number in layers:
+                filled = owners.setdefault(number, {}).setdefault(slot, [])
+                if filled and slot not in STACKING:
+                    raise ConfigError(
+                        f"{filled[0].name} and {method.name} both fill slot {slot!r} of layer "
+                        f"{number}. Give them different layers, or choose one."
+                    )
+                filled.append(method)
+    for number, slots in owners.items():
+        _check_layer(number, slots, facts)
+    return owners
+
+
+def _check_layer(number: int, slots: dict[str, list[Method]], facts: ModelFacts) -> None:
+    for method in dict.fromkeys(m for filled in slots.values() for m in filled):
+        if method.needs_rotated and _is_late(slots, facts, number):
+            other = (slots.get("attend") or slots["frequency"])[0]
+            raise ConfigError(
+                f"{method.name} needs keys stored rotated, but {other.name} stores them raw in "
+                f"layer {number}. Use them on different layers."
+            )
+    if "compress" in slots and "store" in slots:
+        raise ConfigError(
+            f"{slots['compress'][0].name} compresses what a dense store keeps, but "
+            f"{slots['store'][0].name} brings its own store in layer {number}."
+        )
+    if "compress" in slots and "attend" in slots:
+        attend = slots["attend"][0]
+        if not attend.attend(facts, number).reads_segments:
+            raise ConfigError(
+                f"{attend.name} cannot read a cache that {slots['compress'][0].name} has cut into "
+                f"segments (layer {number})."
+            )
+
+
+def installed(model: Any) -> bool:
+    """Whether a model is extended right now."""
+    return model in _extended
+
+
+@contextlib.contextmanager
+def extended(
+    model: nn.Module, method: Method | str | Sequence[Method | str], **options: Any
+) -> Iterator[Extension]:
+    """`extend` as a block: the model is restored at its end."""
+    with extend(model, method, **options) as extension:
+        yield extension

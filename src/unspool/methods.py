@@ -1,0 +1,251 @@
+"""Methods: frozen settings that say which slots of a model they fill, and how to write them.
+
+A method is a dataclass; on a command line it is `name:key=value,key=value`, and the parts of one
+composition are joined by `+`. `resolve_method` takes either form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from unspool._registry import names, resolve
+from unspool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from unspool._facts import ModelFacts
+    from unspool.attention.call import Attend
+    from unspool.caches.base import Store
+
+Slot = Literal["prompt", "layout", "frequency", "scale", "store", "compress", "attend"]
+STACKING: frozenset[Slot] = frozenset({"scale", "compress"})
+"""Slots of which a layer takes any number; of the others, one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of every method. A subclass adds its settings and overrides what its slots need."""
+
+    name: ClassVar[str] = ""
+    """As on a command line."""
+    family: ClassVar[str] = ""
+    """frequency, remap, logits, prompt, compression or attention."""
+    slots: ClassVar[tuple[Slot, ...]] = ()
+    recalls: ClassVar[str] = ""
+    """What of a long text the model can still use, in a few words."""
+    costs: ClassVar[str] = ""
+    """Memory and time in a few words."""
+    trains: ClassVar[bool] = False
+    """Whether the method needs training to be worth using."""
+    needs_rotated: ClassVar[bool] = False
+    """Keys must be stored rotated, so nothing late may share the layer."""
+    system: ClassVar[str] = ""
+    """Slug in the catalogue; empty for peers that have no entry."""
+
+    layers: str = "full"
+    """all, full (full-attention layers), last:N, first:N, even, odd, or numbers as 0-3,11."""
+
+    def resolve(self, facts: ModelFacts) -> Self:
+        """The same method with every None replaced by a value for this model."""
+        return self
+
+    def attend(self, facts: ModelFacts, layer: int) -> Attend:
+        """The mechanism of a layer; called if `attend` is among the slots."""
+        raise NotImplementedError
+
+    def store(self, facts: ModelFacts, layer: int) -> Store:
+        """An empty store for a layer; called if `store` is among the slots."""
+        raise NotImplementedError
+
+    def frequency(self, facts: ModelFacts, layer_type: str) -> Any:
+        """A `Frequency` for the layers of a type; called if `frequency` is among the slots."""
+        raise NotImplementedError
+
+    def scale(self, facts: ModelFacts, layer: int) -> Any:
+        """A `Scale` for a layer; called if `scale` is among the slots."""
+        raise NotImplementedError
+
+    def compress(self, facts: ModelFacts, layer: int) -> Any:
+        """A `Compress` for a layer; called if `compress` is among the slots."""
+        raise NotImplementedError
+
+    def prompt(self) -> str:
+        """Registry name of the `Reduce`; called if `prompt` is among the slots."""
+        raise NotImplementedError
+
+    def capacity(self, facts: ModelFacts) -> int | None:
+        """Most tokens of text and answer that make sense together; None: any number."""
+        return facts.window
+
+    def kept_tokens(self, facts: ModelFacts) -> int | None:
+        """Tokens that a layer keeps however long the text is; None: all of them."""
+        return None
+
+    def prefill_chunk(self, facts: ModelFacts) -> int:
+        """Tokens that one forward pass reads while the text is fed."""
+        return 1024
+
+    def export(self, facts: ModelFacts) -> dict[str, Any]:
+        """What other engines can take from `config.rope_parameters`.
+
+        Raises:
+            Unsupported: The method is not a matter of frequencies.
+        """
+        from unspool.errors import Unsupported
+
+        raise Unsupported(
+            f"{self.name} changes which keys are met, and rope_parameters cannot say that."
+        )
+
+    def spec(self) -> str:
+        """The method as it would be typed, with every setting that is not the default."""
+        parts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                parts.append(f"{field.name}={_spell(value)}")
+        return f"{self.name}:{','.join(parts)}" if parts else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseMethod(Method):
+    """The stock model through this project's stores: what every other method differs from."""
+
+    name: ClassVar[str] = "dense"
+    family: ClassVar[str] = "attention"
+    slots: ClassVar[tuple[Slot, ...]] = ("store", "attend")
+    recalls: ClassVar[str] = "everything inside the window"
+    costs: ClassVar[str] = "memory grows with the text"
+
+    late: bool = False
+    """Store keys raw and rotate them when attending: the same logits, by the other road."""
+
+    def attend(self, facts: ModelFacts, layer: int) -> Attend:
+        from unspool.attention.dense import Dense
+
+        return Dense(late=self.late)
+
+    def store(self, facts: ModelFacts, layer: int) -> Store:
+        from unspool.caches.dense import DenseStore
+
+        return DenseStore(not self.late)
+
+
+def resolve_method(method: Method | str | Sequence[Method | str]) -> tuple[Method, ...]:
+    """A method, its spelling, or a list of either, as a tuple of methods.
+
+    Raises:
+        ConfigError: An unknown name, an unknown option or a value of the wrong type.
+    """
+    if isinstance(method, Method):
+        return (method,)
+    if isinstance(method, str):
+        return tuple(_parse(part) for part in method.split("+"))
+    out: list[Method] = []
+    for part in method:
+        out.extend(resolve_method(part))
+    if not out:
+        raise ConfigError("No method was given. 'dense' is the stock model.")
+    return tuple(out)
+
+
+def spell(methods: Sequence[Method]) -> str:
+    """A composition as it would be typed."""
+    return "+".join(method.spec() for method in methods)
+
+
+def method_names() -> list[str]:
+    """Every method by its name on a command line."""
+    return names("method")
+
+
+def method_class(name: str) -> type[Method]:
+    """The dataclass behind a name; an unknown one lists the nearest."""
+    found = resolve("method", name)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise ConfigError(f"{name!r} is registered as a method, but it is a {found!r}.")
+    return found
+
+
+def options(kind: type[Method]) -> list[tuple[str, Any, str]]:
+    """(name, default, type in words) of every setting of a method."""
+    hints = typing.get_type_hints(kind)
+    return [
+        (field.name, field.default, _type_words(hints[field.name]))
+        for field in dataclasses.fields(kind)
+    ]
+
+
+def _parse(text: str) -> Method:
+    name, _, rest = text.strip().partition(":")
+    kind = method_class(name)
+    hints = typing.get_type_hints(kind)
+    known = [field.name for field in dataclasses.fields(kind)]
+    pairs: list[str] = []
+    for piece in rest.split(",") if rest else []:
+        if "=" in piece or not pairs:
+            pairs.append(piece)
+        else:
+            pairs[-1] += f",{piece}"  # a list as the value: layers=0-3,11
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if key not in known:
+            raise ConfigError(f"Method {name!r} has no option {key!r}. It has: {', '.join(known)}.")
+        if not sign:
+            raise ConfigError(f"Method {name!r}: option {key!r} needs a value, as {key}=VALUE.")
+        values[key] = _convert(name, key, value, hints[key])
+    return kind(**values)
+
+
+def _convert(method: str, key: str, text: str, hint: Any) -> Any:
+    choices = typing.get_args(hint) if _is_union(hint) else (hint,)
+    if text == "none" and type(None) in choices:
+        return None
+    for choice in choices:
+        if choice is bool and text.lower() in ("true", "false", "yes", "no", "1", "0"):
+            return text.lower() in ("true", "yes", "1")
+        if choice in (int, float):
+            try:
+                return choice(text)
+            except ValueError:
+                continue
+        if typing.get_origin(choice) is Literal and text in typing.get_args(choice):
+            return text
+        if typing.get_origin(choice) is tuple:
+            inner = next((a for a in typing.get_args(choice) if a is not Ellipsis), str)
+            return tuple(_convert(method, key, part, inner) for part in text.split(",") if part)
+    if str in choices:
+        return text
+    raise ConfigError(f"Method {method!r}: {key}={text!r} is not {_type_words(hint)}.")
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _type_words(hint: Any) -> str:
+    if _is_union(hint):
+        return " or ".join(_type_words(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(str(part) for part in typing.get_args(hint))
+    if hint is type(None):
+        return "none"
+    if typing.get_origin(hint) is tuple:
+        return "a list"
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    return words.get(hint, str(hint))
+
+
+def _spell(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(_spell(part) for part in value)
+    return str(value)
