@@ -50,8 +50,8 @@ class Stream:
     def feed(self, source: str | Path | Iterable[int] | Iterable[str]) -> Stream:
         """Read on: a text, token ids, an iterable of either, or a file.
 
-        Text is tokenised in pieces that end before a line that starts with a word, so that any cutting of the input into calls
-        gives the tokens of one call.
+        Text is tokenised in pieces that end before a line that starts with a word, so that any
+        cutting of the input into calls gives the tokens of one call.
 
         Raises:
             ConfigError: Text was given, and the extension has no tokenizer.
