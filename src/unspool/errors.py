@@ -94,5 +94,13 @@ class StorageError(UnspoolError, OSError):
     """A disk is full, read-only, or refuses to be written."""
 
 
+class RunLocked(UnspoolError, RuntimeError):
+    """Another process is working in a run folder."""
+
+
+class RunConflict(UnspoolError, ValueError):
+    """A run was continued with other settings, another model or changed data."""
+
+
 class WorkerLost(UnspoolError, RuntimeError):
     """A worker process of a build died."""

@@ -46,7 +46,8 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
 
     A str is encoded as it is, special tokens included, with whatever the tokenizer puts in front
     of a text. Chat messages go through the template; special-token strings inside their contents
-    are encoded as plain text.
+    are encoded as plain text. A last message of the assistant's is an answer that was begun: it
+    stands behind the template, open, and the model goes on from there.
     """
     check_messages(prompt)
     if isinstance(prompt, str):
@@ -85,8 +86,11 @@ def _encode_chat(tokenizer: Any, prompt: Sequence[ChatMessage], continuation: st
     if found is not None:
         for message in messages:
             message["content"] = found.sub(hold, message["content"])
+    begun = ""
+    if len(messages) > 1 and messages[-1]["role"] == "assistant":
+        begun = messages.pop()["content"]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    text += continuation
+    text += begun + continuation
     if not held:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
     ids: list[int] = []

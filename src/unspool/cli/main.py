@@ -36,6 +36,7 @@ _BAD_INPUT = (
     errors.QueryError,
     errors.PathNotFound,
     errors.BuildConflict,
+    errors.RunConflict,
     errors.BudgetError,
     errors.MissingExtra,
     errors.OverflowPolicyError,
