@@ -205,7 +205,14 @@ def test_a_frequency_of_zero_cannot_be_written_out() -> None:
             8,
             1e4,
             {"short_factor": [1.0] * 4, "long_factor": [1.0, 0.0], "window": 8},
-            "must hold 4 positive numbers",
+            "must hold positive numbers",
+        ),
+        (
+            "longrope",
+            8,
+            1e4,
+            {"short_factor": [1.0] * 4, "long_factor": [1.0] * 3, "window": 8},
+            "long_factor must hold 4 numbers, one a frequency, got 3",
         ),
     ],
 )

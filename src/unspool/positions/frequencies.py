@@ -12,7 +12,7 @@ Cost: O(dim), float32, on the CPU. Shapes: inverse frequencies [dim / 2], dim th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -134,7 +134,7 @@ def rope_frequencies(kind: str, dim: int, base: int | float, **opts: Any) -> Fre
         exponents = torch.arange(0, dim, 2, dtype=torch.int64).to(torch.float32) / dim
         inv_freq = 1.0 / (base**exponents)
         if kind in ("power", "truncated"):
-            inv_freq = _giraffe(inv_freq, chosen)
+            inv_freq = stretched(inv_freq, **chosen)
         return Frequencies(inv_freq, 1.0)
     rope = require(
         "transformers.modeling_rope_utils", extra="read", purpose=f"Rope kind {kind!r}"
@@ -198,18 +198,22 @@ def raised_base(base: int | float, dim: int, factor: int | float) -> float:
     return float(base * factor ** (dim / (dim - 2)))
 
 
-def _giraffe(inv_freq: torch.Tensor, chosen: Mapping[str, Any]) -> torch.Tensor:
-    """Linear, then power, then truncation."""
+def stretched(
+    inv_freq: torch.Tensor,
+    *,
+    factor: int | float = 1,
+    power: int | float = 0,
+    truncate_at: int | float | None = None,
+) -> torch.Tensor:
+    """Any frequencies, [dim / 2], by Giraffe's three steps in their order: linear, power, cut."""
     import torch
 
-    inv_freq = inv_freq / chosen["factor"]
     half = len(inv_freq)
-    inv_freq = inv_freq * (1 - torch.arange(half) / half) ** chosen["power"]
-    if "truncate_at" not in chosen:
+    inv_freq = inv_freq / factor * (1 - torch.arange(half) / half) ** power
+    if truncate_at is None:
         return inv_freq
-    cut = 2 * math.pi / chosen["truncate_at"]  # one full turn over the trained window
-    held = 2 * math.pi / (16 * chosen["truncate_at"])
-    slow = torch.where(inv_freq < cut / 8, 0.0, held)
+    cut = 2 * math.pi / truncate_at  # one full turn over the trained window
+    slow = torch.where(inv_freq < cut / 8, 0.0, cut / 16)
     return torch.where(inv_freq < cut, slow, inv_freq)
 
 
@@ -224,31 +228,33 @@ def _spoken(kind: str, base: int | float, chosen: Mapping[str, Any]) -> dict[str
     return {"rope_type": kind, "rope_theta": base, **spoken}
 
 
-def _checked(kind: str, dim: int, base: int | float, opts: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of a kind with its value; a ConfigError names what is wrong."""
+def check_options(kind: str, told: Mapping[str, Any], *, later: Container[str] = ()) -> None:
+    """Refuse an unknown kind, and options that it does not read, lacks or cannot work with.
+
+    Args:
+        kind: A name of `kinds()`.
+        told: Options by name; None is as good as not given.
+        later: Options that need not be known yet.
+
+    Raises:
+        ConfigError: Names the kind, the option and its value.
+    """
     if kind not in _KINDS:
         raise ConfigError(f"There is no rope kind {kind!r}. Known: {', '.join(_KINDS)}.")
-    told = {name: value for name, value in opts.items() if value is not None}
-    about = _KINDS[kind]
+    about, told = _KINDS[kind], {k: v for k, v in told.items() if v is not None}
     known = (*about.needs, *about.takes)
-    for name in told:
+    for name, value in told.items():
         if name not in known:
             raise ConfigError(
-                f"rope kind {kind!r} does not read {name}={told[name]!r}. "
+                f"rope kind {kind!r} does not read {name}={value!r}. "
                 f"It takes {', '.join(known) or 'no options'}."
             )
     for name in about.needs:
-        if name not in told:
+        if name not in told and name not in later:
             raise ConfigError(f"rope kind {kind!r} needs {name}: {_MEANING[name]}.")
-    if dim < 2 or dim % 2:
-        raise ConfigError(f"The rotated width of a head must be even and >= 2, got dim={dim}.")
-    if dim == 2 and kind in ("ntk", "dynamic"):
-        raise ConfigError(f"rope kind {kind!r} needs dim >= 4, got {dim}: its exponent is d/(d-2).")
-    if not 1 < base < math.inf:
-        raise ConfigError(f"base must be a finite number above 1, got {base}.")
     chosen = {**about.defaults, **told}
     for name, value in chosen.items():
-        _check(kind, name, value, dim)
+        _check(kind, name, value)
     if chosen.get("low_freq_factor", 0) >= chosen.get("high_freq_factor", math.inf):
         raise ConfigError(
             f"low_freq_factor must be below high_freq_factor, got {chosen['low_freq_factor']} and "
@@ -259,7 +265,24 @@ def _checked(kind: str, dim: int, base: int | float, opts: Mapping[str, Any]) ->
             f"beta_fast must be at least beta_slow, got {chosen.get('beta_fast', 32)} and "
             f"{chosen.get('beta_slow', 1)}."
         )
-    return chosen
+
+
+def _checked(kind: str, dim: int, base: int | float, opts: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of a kind with its value; a ConfigError names what is wrong."""
+    check_options(kind, opts)
+    if dim < 2 or dim % 2:
+        raise ConfigError(f"The rotated width of a head must be even and >= 2, got dim={dim}.")
+    if dim == 2 and kind in ("ntk", "dynamic"):
+        raise ConfigError(f"rope kind {kind!r} needs dim >= 4, got {dim}: its exponent is d/(d-2).")
+    if not 1 < base < math.inf:
+        raise ConfigError(f"base must be a finite number above 1, got {base}.")
+    told = {name: value for name, value in opts.items() if value is not None}
+    for name in ("short_factor", "long_factor"):
+        if name in told and len(told[name]) != dim // 2:
+            raise ConfigError(
+                f"{name} must hold {dim // 2} numbers, one a frequency, got {len(told[name])}."
+            )
+    return {**_KINDS[kind].defaults, **told}
 
 
 _MEANING = {
@@ -271,14 +294,11 @@ _MEANING = {
 }
 
 
-def _check(kind: str, name: str, value: Any, dim: int) -> None:
+def _check(kind: str, name: str, value: Any) -> None:
     """Refuse a value that is out of range."""
     if name in ("short_factor", "long_factor"):
-        if len(value) != dim // 2 or not all(0 < x < math.inf for x in value):
-            raise ConfigError(
-                f"{name} must hold {dim // 2} positive numbers, one a frequency, got "
-                f"{len(value)}: {list(value)}."
-            )
+        if not all(0 < x < math.inf for x in value):
+            raise ConfigError(f"{name} must hold positive numbers, got {list(value)}.")
         return
     if name == "truncate":
         return
