@@ -24,12 +24,30 @@ _TASKS = {
         "single_thread_random single_thread_choice single_thread_backward_choice multi_thread "
         "branched_thread"
     ),
+    "longbench": (
+        "2wikimqa dureader gov_report hotpotqa lcc lsht multi_news multifieldqa_en "
+        "multifieldqa_zh musique narrativeqa passage_count passage_retrieval_en "
+        "passage_retrieval_zh qasper qmsum repobench-p samsum trec triviaqa vcsum"
+    ),
+    "longbench-e": (
+        "2wikimqa gov_report hotpotqa lcc multi_news multifieldqa_en passage_count "
+        "passage_retrieval_en qasper repobench-p samsum trec triviaqa"
+    ),
+    "longbench-twin": "lcc passage_count passage_retrieval repobench-p",
+    "longbench-v2": "all",
     "passkey": "choice digits loglikelihood",
 }
 
 _TABLES: dict[str, dict[str, str]] = {
     "method": {
         "dense": "unspool.methods:DenseMethod",
+        "lm-infinite": "unspool.attention.lm_infinite:LMInfinite",
+        "streaming-llm": "unspool.attention.streaming:StreamingLLM",
+        "giraffe-linear": "unspool.positions.rope:GiraffeLinear",
+        "giraffe-power": "unspool.positions.rope:GiraffePower",
+        "giraffe-truncated": "unspool.positions.rope:GiraffeTruncated",
+        "rope": "unspool.positions.rope:Rope",
+        "xpos": "unspool.attention.xpos:XPos",
     },
     "reader": {
         "bm25": "unspool.reading.bm25:Bm25Reader",

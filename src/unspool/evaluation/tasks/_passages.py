@@ -1,0 +1,89 @@
+"""Texts and paragraphs that generated tasks are made of.
+
+What: the documents of files or folders, or, without any, the Python language reference that every
+CPython carries; paragraphs of them, white space collapsed, none twice.
+Source: ours.
+Differs: –
+Cost: one pass over the texts.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from unspool.corpus.readers import read_documents
+from unspool.errors import InputError
+from unspool.evaluation.spec import Source
+from unspool.types import Document
+
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+_LETTERS = re.compile(r"[^\W\d_]")
+
+
+def documents(source: Source) -> list[Document]:
+    """The documents of `source.path`, else the topics of the Python reference, by name."""
+    return list(_documents(source.path))
+
+
+@lru_cache(maxsize=4)
+def _documents(path: str | None) -> tuple[Document, ...]:
+    if path is not None:
+        return tuple(read_documents([path], encoding_errors="replace"))
+    from pydoc_data.topics import topics
+
+    return tuple(Document(name, text) for name, text in sorted(topics.items()))
+
+
+def paragraphs(texts: Iterable[Document], *, fewest: int = 30, most: int = 200) -> list[str]:
+    """Paragraphs of prose with `fewest` to `most` words, each once, in order."""
+    found: dict[str, None] = {}
+    for document in texts:
+        for block in _BLANK_LINE.split(document.text):
+            words = block.split()
+            if fewest <= len(words) <= most:
+                text = " ".join(words)
+                if len(_LETTERS.findall(text)) >= 0.6 * len(text):
+                    found.setdefault(text)
+    return list(found)
+
+
+def enough(pool: list[str], needed: int, what: str) -> None:
+    """Refuse to draw more than there is."""
+    if len(pool) < needed:
+        raise InputError(
+            f"{needed} {what} are needed and the texts hold {len(pool)}. Give more text, or choose "
+            f"a shorter length."
+        )
+
+
+@lru_cache(maxsize=4)
+def python_files(path: str | None) -> tuple[tuple[str, str], ...]:
+    """Name and text of Python modules: those under a path, else the standard library's own.
+
+    The standard library differs from one Python to the next, and so do tasks made of it.
+    """
+    if path is None:
+        import sysconfig
+
+        root = Path(sysconfig.get_paths()["stdlib"])
+        names = sorted(sys.stdlib_module_names)
+        files = [root / f"{name}.py" for name in names]
+        files += [file for name in names for file in sorted((root / name).glob("*.py"))]
+    else:
+        root = Path(path)
+        files = [root] if root.is_file() else sorted(root.rglob("*.py"))
+        root = root.parent if root.is_file() else root
+    found = []
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        found.append((file.relative_to(root).as_posix(), text))
+    if not found:
+        raise InputError(f"{path} holds no Python files.")
+    return tuple(found)
