@@ -36,6 +36,9 @@ class ModelFacts:
     """By layer type; empty if the model has no rotary embedding."""
     rotary_modules: tuple[Any, ...] = field(repr=False)
     sliding_window: int | None = None
+    rope: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    """What the configuration says of the rotary embedding, by layer type; one and the same dict
+    where all types share it."""
 
     @property
     def bytes_per_token(self) -> int:
@@ -115,6 +118,7 @@ def read_facts(model: Any, layout: Layout = "half") -> ModelFacts:
         rotations=_rotations(rotary_modules, kinds, layout),
         rotary_modules=rotary_modules,
         sliding_window=getattr(config, "sliding_window", None),
+        rope=_rope(config, kinds),
     )
 
 
@@ -125,6 +129,12 @@ def _trained_window(config: Any, said: int | None) -> int | None:
     if original is not None:
         return int(original)
     return int(said) if said is not None else None
+
+
+def _rope(config: Any, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    said = getattr(config, "rope_parameters", None) or {}
+    nested = {kind: said[kind] for kind in kinds if isinstance(said.get(kind), dict)}
+    return nested or dict.fromkeys(kinds, said)
 
 
 def _layer_type(layer: Any) -> str:

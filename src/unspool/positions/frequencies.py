@@ -208,8 +208,8 @@ def stretched(
     """Any frequencies, [dim / 2], by Giraffe's three steps in their order: linear, power, cut."""
     import torch
 
-    half = len(inv_freq)
-    inv_freq = inv_freq / factor * (1 - torch.arange(half) / half) ** power
+    share = torch.arange(len(inv_freq), device=inv_freq.device) / len(inv_freq)
+    inv_freq = inv_freq / factor * (1 - share) ** power
     if truncate_at is None:
         return inv_freq
     cut = 2 * math.pi / truncate_at  # one full turn over the trained window
