@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from unspool.corpus.readers import read_documents
 from unspool.errors import InputError
 from unspool.evaluation.spec import Source
+from unspool.evaluation.tasks._texts import texts
 from unspool.types import Document
 
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
@@ -31,17 +31,13 @@ def documents(source: Source) -> list[Document]:
 
 @lru_cache(maxsize=4)
 def _documents(path: str | None) -> tuple[Document, ...]:
-    if path is not None:
-        return tuple(read_documents([path], encoding_errors="replace"))
-    from pydoc_data.topics import topics
-
-    return tuple(Document(name, text) for name, text in sorted(topics.items()))
+    return tuple(texts(Source(path=path)))
 
 
-def paragraphs(texts: Iterable[Document], *, fewest: int = 30, most: int = 200) -> list[str]:
+def paragraphs(found_in: Iterable[Document], *, fewest: int = 30, most: int = 200) -> list[str]:
     """Paragraphs of prose with `fewest` to `most` words, each once, in order."""
     found: dict[str, None] = {}
-    for document in texts:
+    for document in found_in:
         for block in _BLANK_LINE.split(document.text):
             words = block.split()
             if fewest <= len(words) <= most:

@@ -23,7 +23,8 @@ _LINE = (12, 100)
 _TRIES = 500
 _MOST_LINES = 40
 """Of one definition; longer ones are not shown."""
-_OTHER_FILES = 60
+_CHARACTERS = 8
+"""Of snippets for each unit of a level, whatever the unit is: enough to fill it."""
 
 File = tuple[str, str]
 """Name and text."""
@@ -72,8 +73,8 @@ def place(draw: random.Random, files: Sequence[File], *, fewest: int) -> Place:
     raise InputError("The Python files hold no line that could be asked for.")
 
 
-def snippets(draw: random.Random, files: Sequence[File], at: Place) -> list[str]:
-    """Definitions from other files, those of imported names first."""
+def snippets(draw: random.Random, files: Sequence[File], at: Place, limit: int) -> list[str]:
+    """Definitions from other files, those of imported names first, that fill `limit` units."""
     texts = dict(files)
     here = _parse(texts[at.file])
     found: dict[str, None] = {}
@@ -86,12 +87,17 @@ def snippets(draw: random.Random, files: Sequence[File], at: Place) -> list[str]
                         found.setdefault(_titled(other, source))
     first = draw.sample(list(found), len(found))
     names = [name for name, _ in files if name != at.file]
-    others: dict[str, None] = {}
-    for other in draw.sample(names, min(_OTHER_FILES, len(names))):
+    rest: dict[str, None] = {}
+    held = sum(map(len, first))
+    for other in draw.sample(names, len(names)):
+        if held > _CHARACTERS * limit:
+            break
         for _, source in _definitions(texts[other]):
-            others.setdefault(_titled(other, source))
-    rest = [text for text in others if text not in found]
-    return first + draw.sample(rest, len(rest))
+            text = _titled(other, source)
+            if text not in found and text not in rest:
+                rest[text] = None
+                held += len(text)
+    return first + draw.sample(list(rest), len(rest))
 
 
 def _titled(file: str, source: str) -> str:

@@ -32,6 +32,7 @@ LEVELS = tuple(LengthLevel("tokens", n) for n in (1024, 2048, 4096, 8192))
 _PARAGRAPHS = 30
 _LINES = 200
 _SNIPPETS = 12
+_NATURAL_UNITS = 1000
 _NEAR_LINES = 40
 """Lines of the file itself that repobench-p shows; everything else is from other files."""
 _TRIES = 200
@@ -179,7 +180,7 @@ def _make_repository(draw: random.Random, source: Source, fit: Fit) -> Made:
         shown = _joined([*at.imports, *at.before[-_NEAR_LINES:]])
         if fit.limit is not None and fit.size("", shown) > fit.limit:
             continue
-        others = snippets(draw, files, at)
+        others = snippets(draw, files, at, fit.limit or _NATURAL_UNITS)
 
         def render(k: int, others: list[str] = others, shown: str = shown) -> tuple[str, str]:
             return "".join(others[:k]), shown
