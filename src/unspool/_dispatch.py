@@ -283,6 +283,7 @@ def _prepare(
         view = _Borrowed(KV(k, v, where, first, rotated=not late))
     spec = Spec(causal=causal and explicit is None, window=window, mask=explicit)
     phase = "decode" if new == 1 else "prefill"
+    end = getattr(frame.cache, "prefill_end", None) if frame is not None else None
     return (
         Call(
             q=q,
@@ -297,6 +298,7 @@ def _prepare(
             layer=plan.layer,
             scale=scale,
             seed=plan.seed,
+            answers=new == 1 or (end is not None and total >= end),
         ),
         store,
         frame.cache if frame is not None else None,

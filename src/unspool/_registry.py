@@ -17,6 +17,7 @@ from unspool.errors import ConfigError
 _TASK_ROOM = "unspool.evaluation.tasks"
 # Benchmark: the names of its tasks, which its module's TASKS holds. A line a benchmark.
 _TASKS = {
+    "ada-leval": "bestanswer bestanswer_choice tsort tsort_choice",
     "giraffe": "altered freeform lines",
     "needle-threading": (
         "single_needle single_needle_choice multiple_needles multiple_needles_clustered "
@@ -41,7 +42,9 @@ _TASKS = {
 _TABLES: dict[str, dict[str, str]] = {
     "method": {
         "dense": "unspool.methods:DenseMethod",
+        "dual-chunk": "unspool.attention.dual_chunk:DualChunk",
         "lm-infinite": "unspool.attention.lm_infinite:LMInfinite",
+        "self-extend": "unspool.attention.self_extend:SelfExtend",
         "streaming-llm": "unspool.attention.streaming:StreamingLLM",
         "giraffe-linear": "unspool.positions.rope:GiraffeLinear",
         "giraffe-power": "unspool.positions.rope:GiraffePower",

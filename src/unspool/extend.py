@@ -15,7 +15,7 @@ import contextlib
 import inspect
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from unspool._dispatch import NAME, LayerPlan, discover, forget, plan_layer, register
 from unspool._facts import ModelFacts, read_facts
@@ -103,7 +103,7 @@ class Extension:
     def prompt_method(self) -> Method | None:
         return next((m for m in self.methods if "prompt" in m.slots), None)
 
-    def install(self) -> Self:
+    def install(self) -> Extension:
         """Put the methods on the model. `extend` has done it already."""
         if self._installed:
             return self
@@ -137,7 +137,7 @@ class Extension:
         self._undo.close()
         self._installed = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Extension:
         return self.install()
 
     def __exit__(self, *exception: object) -> None:

@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unspool._registry import names, resolve
 from unspool.errors import ConfigError
@@ -49,7 +49,7 @@ class Method:
     layers: str = "full"
     """all, full (full-attention layers), last:N, first:N, even, odd, or numbers as 0-3,11."""
 
-    def resolve(self, facts: ModelFacts) -> Self:
+    def resolve(self, facts: ModelFacts) -> Method:
         """The same method with every None replaced by a value for this model."""
         return self
 

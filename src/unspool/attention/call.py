@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from unspool.attention.spec import Spec
 
@@ -46,6 +46,9 @@ class Call:
     layer: int
     scale: float
     seed: int = 0
+    answers: bool = False
+    """The last query is one that a written token depends on: a decode step, or the end of a prefill
+    that was told."""
 
     def where(self) -> Tensor:
         """Positions [B, T], spelled out."""
@@ -57,6 +60,7 @@ class Call:
         return run[None].expand(self.q.shape[0], -1)
 
 
+@runtime_checkable
 class Attend(Protocol):
     """Which kept keys a query meets, at what distance, with what formula."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from transformers.cache_utils import CacheLayerMixin
 from unspool.errors import ConfigError, UnspoolError
 
 
-class KV(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class KV:
     """Keys and values of consecutive storage, oldest first."""
 
     k: Tensor

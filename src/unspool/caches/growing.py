@@ -79,6 +79,16 @@ class Growing:
         """The storage really held."""
         return [self._k, self._v, self._positions]
 
+    @property
+    def bytes(self) -> int:
+        """Of the memory taken."""
+        return sum(x.numel() * x.element_size() for x in (self._k, self._v) if x is not None)
+
+    @property
+    def bytes_used(self) -> int:
+        """Of the tokens held."""
+        return sum(x.numel() * x.element_size() for x in (self.k, self.v) if x is not None)
+
     def map(self, change: object) -> None:
         """Apply a function to every tensor (batch first)."""
         for name in ("_k", "_v", "_positions"):

@@ -48,6 +48,12 @@ class Rotation:
         cos, sin = self._angles(x.device, position, position + 1)
         return rotate(x, cos[None, None], sin[None, None], self.layout)
 
+    def shift(self, x: Tensor, distance: int) -> Tensor:
+        """Turn what was rotated already by `distance` more positions; the factor is not applied."""
+        angles = distance * self.inv_freq.to(x.device).double()
+        cos, sin = angles.cos()[None, None, None], angles.sin()[None, None, None]
+        return rotate(x, cos.float(), sin.float(), self.layout)
+
     def _tables(self, x: Tensor, positions: Tensor | int) -> tuple[Tensor, Tensor]:
         if isinstance(positions, int):
             cos, sin = self._angles(x.device, positions, positions + x.shape[2])
