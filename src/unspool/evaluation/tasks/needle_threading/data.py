@@ -22,7 +22,7 @@ from unspool.evaluation.spec import Parts, Prediction, Release, Response, Sample
 from unspool.evaluation.tasks.needle_threading.haystack import NeedleRow, NeedleTask
 from unspool.evaluation.tasks.needle_threading.metric import read_literal
 
-FILES: dict[NeedleTask, str] = {
+FILES: dict[str, str] = {
     "single_needle": "Single_Needle.json",
     "multiple_needles": "Multiple_Needles.json",
     "conditional_needles": "Conditional_Needles.json",
@@ -50,7 +50,7 @@ _SCHEMA = {
 }
 
 
-def release(task: NeedleTask) -> Release | None:
+def release(task: NeedleTask | str) -> Release | None:
     """Where the published rows of a task are."""
     if task not in FILES:
         return None
@@ -64,7 +64,7 @@ def release(task: NeedleTask) -> Release | None:
     )
 
 
-def load(path: Path | str, task: NeedleTask = "single_needle") -> list[NeedleRow]:
+def load(path: Path | str, task: NeedleTask | str = "single_needle") -> list[NeedleRow]:
     """The published rows of a task.
 
     Args:
@@ -113,7 +113,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         raise InputError(f"{path} holds no predictions.")
 
 
-def _find(path: Path, task: NeedleTask) -> Path:
+def _find(path: Path, task: NeedleTask | str) -> Path:
     name = FILES.get(task)
     places = [path] if path.is_file() else []
     if name and path.is_dir():
@@ -146,7 +146,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
     yield from found
 
 
-def missing(task: NeedleTask, where: str) -> MissingData:
+def missing(task: NeedleTask | str, where: str) -> MissingData:
     """The error for rows that are not there."""
     name = FILES.get(task)
     which = f"file {name} of" if name else "which has none of this task:"
