@@ -171,11 +171,31 @@ def test_written_out_it_is_loaded_by_plain_transformers(kind: str) -> None:
     assert rotary.attention_scaling == ours.attention_factor
 
 
+@pytest.mark.parametrize("kind", ["default", "linear", "ntk", "yarn", "llama3", "proportional"])
+def test_any_fixed_kind_can_be_written_as_lists(kind: str) -> None:
+    opts = {**OPTIONS[kind], "window": 64} | ({"proportion": 1.0} if kind == "proportional" else {})
+    said = rope_parameters(kind, 16, 10_000.0, as_longrope=True, **opts)
+    config = LlamaConfig(
+        hidden_size=64, num_attention_heads=4, max_position_embeddings=256, rope_parameters=said
+    )
+    for length in (1, 1000):
+        found, factor = ROPE_INIT_FUNCTIONS["longrope"](config, None, seq_len=length)
+        ours = rope_frequencies(
+            kind, 16, 10_000.0, **{k: v for k, v in opts.items() if k in OPTIONS[kind]}
+        )
+        torch.testing.assert_close(found, ours.inv_freq, rtol=1e-6, atol=0)
+        assert factor == ours.attention_factor
+    with pytest.raises(Unsupported, match="changes with the length"):
+        rope_parameters("dynamic", 16, 1e4, as_longrope=True, window=64)
+
+
 def test_a_frequency_of_zero_cannot_be_written_out() -> None:
-    with pytest.raises(Unsupported, match=r"6 of 32 frequencies.*kind='power'"):
+    with pytest.raises(Unsupported, match=r"6 of 32 frequencies.*truncate_at=8192. Save"):
         rope_parameters("truncated", 64, 1e5, truncate_at=8192)
     with pytest.raises(ConfigError, match="needs window"):
         rope_parameters("power", 64, 1e5)
+    with pytest.raises(ConfigError, match="no rope kind 'pwr'"):
+        rope_parameters("pwr", 64, 1e5, as_longrope=True, window=8)
 
 
 @pytest.mark.parametrize(

@@ -152,43 +152,61 @@ def rope_frequencies(kind: str, dim: int, base: int | float, **opts: Any) -> Fre
     return Frequencies(inv_freq, float(factor))
 
 
-def rope_parameters(kind: str, dim: int, base: int | float, **opts: Any) -> dict[str, Any]:
+def rope_parameters(
+    kind: str, dim: int, base: int | float, *, as_longrope: bool = False, **opts: Any
+) -> dict[str, Any]:
     """The same frequencies as `config.rope_parameters`, which any engine of the format can load.
 
     Power and truncated bases become lists of divisors under `longrope`, with the attention factor
-    that this type would add set to 1, so they also need `window`.
+    that this type would add set to theirs, so they also need `window`.
+
+    Args:
+        kind: As in `rope_frequencies`.
+        dim: As there.
+        base: As there.
+        as_longrope: Write any kind that does not change with the length in that way: Phi-3 takes
+            no other type.
+        **opts: As there; `window` too, where a list is written.
 
     Raises:
         ConfigError: As `rope_frequencies`.
-        Unsupported: A frequency is 0, which no list of divisors can say.
+        Unsupported: A frequency is 0, or they change with the length, which no list can say.
     """
-    window = opts.pop("window", None) if kind in ("power", "truncated") else None
+    if as_longrope or kind in ("power", "truncated"):
+        return _divisors(kind, dim, base, opts)
     chosen = _checked(kind, dim, base, opts)
     if kind in ("default", "abf", "ntk"):
         theta = raised_base(base, dim, chosen["factor"]) if kind == "ntk" else base
         return {"rope_type": "default", "rope_theta": theta}
-    if kind not in ("power", "truncated"):
-        return _spoken(kind, base, {k: v for k, v in chosen.items() if k != "length"})
-    window = window if window is not None else chosen.get("truncate_at")
+    return _spoken(kind, base, {k: v for k, v in chosen.items() if k != "length"})
+
+
+def _divisors(kind: str, dim: int, base: int | float, opts: Mapping[str, Any]) -> dict[str, Any]:
+    """Frequencies as longrope's two lists, both the same."""
+    window = opts.get("window", opts.get("truncate_at"))
     if window is None:
         raise ConfigError(f"Writing rope kind {kind!r} out needs window, the trained length.")
+    known = (*_KINDS[kind].needs, *_KINDS[kind].takes) if kind in _KINDS else ("window",)
+    own = {k: v for k, v in opts.items() if k != "window" or k in known}
+    stretched_by = rope_frequencies(kind, dim, base, **own)
+    if _KINDS[kind].by_length:
+        raise Unsupported(f"rope kind {kind!r} changes with the length, which no list can say.")
     trained = rope_frequencies("default", dim, base).inv_freq.double()
-    stretched = rope_frequencies(kind, dim, base, **opts).inv_freq.double()
-    stopped = int((stretched == 0).sum())
+    stopped = int((stretched_by.inv_freq == 0).sum())
     if stopped:
         raise Unsupported(
-            f"rope_parameters cannot hold {stopped} of {len(stretched)} frequencies that are 0, "
-            f"which kind='truncated' gives for truncate_at={chosen['truncate_at']}. Save the model "
-            f"with the method instead, or use kind='power'."
+            f"rope_parameters cannot hold {stopped} of {len(trained)} frequencies that are 0, "
+            f"which kind={kind!r} gives with {', '.join(f'{k}={v}' for k, v in own.items())}. "
+            f"Save the model with the method instead, or use kind='power'."
         )
-    divisors = (trained / stretched).tolist()
+    divisors = (trained / stretched_by.inv_freq.double()).tolist()
     return {
         "rope_type": "longrope",
         "rope_theta": base,
         "short_factor": divisors,
         "long_factor": list(divisors),
-        "factor": float(chosen["factor"]),
-        "attention_factor": 1.0,
+        "factor": float(own.get("factor", 1.0)),
+        "attention_factor": stretched_by.attention_factor,
         "original_max_position_embeddings": int(window),
     }
 

@@ -9,7 +9,7 @@ Shapes: cos, sin [B, T, rotary].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unspool.errors import ConfigError
 
 
+@runtime_checkable
 class Frequency(Protocol):
     """Inverse frequencies [rotary/2] and attention factor for a text of `length` tokens."""
 
@@ -61,7 +62,8 @@ class RotaryHook:
         said = {x for x in given if isinstance(x, str)} & self.only
         kinds = said or self.only
         mixed = (kinds & self.late) and not kinds <= self.late
-        if mixed or len({id(self.frequencies.get(kind)) for kind in kinds}) > 1:
+        first, *others = (self.frequencies.get(kind) for kind in sorted(kinds))
+        if mixed or any(other != first for other in others):
             raise ConfigError(
                 f"One rotary embedding serves the layer types {', '.join(sorted(kinds))} of this "
                 f"model, so a method has to be given to all of them: layers=all."
@@ -70,7 +72,11 @@ class RotaryHook:
 
     def _rotated(self, frequency: Frequency, given: tuple[Any, ...], output: Any) -> Any:
         cos, sin = output
-        ids = next(x for x in given if isinstance(x, Tensor) and not x.is_floating_point())
+        # position_ids are integers [B, T] or [3, B, T]; randomised ones are not, but still [B, T]
+        tensors = [x for x in given if isinstance(x, Tensor)]
+        whole = (x for x in tensors if not x.is_floating_point())
+        ids = next(whole, None)
+        ids = ids if ids is not None else next(x for x in tensors if x.ndim == 2)
         inv_freq, factor = frequency(0)
         angles = ids.to(cos.device).float()[..., None] * inv_freq.to(cos.device)
         half = angles.shape[-1]

@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unspool.errors import ConfigError
 from unspool.methods import Method, Slot
@@ -89,7 +89,7 @@ class Rope(Method):
             raise ConfigError("rope kind 'abf' needs base, the new one, such as base=500000.")
         check_options(self.kind, self._told(), later=("window", "truncate_at"))
 
-    def resolve(self, facts: ModelFacts) -> Self:
+    def resolve(self, facts: ModelFacts) -> Rope:
         """With the model's window in place, where the kind reads one."""
         needs = kinds()[self.kind].needs
         missing: dict[str, Any] = {
@@ -211,6 +211,17 @@ class RopeFrequency:
     def late(self) -> bool:
         """Whether they change while the text grows."""
         return kinds()[self.kind].by_length
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both turn alike: layer types that share a rotary embedding must."""
+        import torch
+
+        if not isinstance(other, RopeFrequency):
+            return NotImplemented
+        ours, theirs = ((f.kind, f.factor, f.base, f.opts) for f in (self, other))
+        return ours == theirs and torch.equal(self.trained, other.trained)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by the values of a tensor
 
     def __call__(self, length: int) -> tuple[torch.Tensor, float]:
         """Inverse frequencies [rotary / 2] and attention factor for so many tokens."""
