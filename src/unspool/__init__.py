@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from unspool.backends.load import load_model as load_model
     from unspool.corpus.readers import read_documents as read_documents
     from unspool.errors import UnspoolError as UnspoolError
+    from unspool.evaluation.run import evaluate as evaluate
     from unspool.index.build import build_index as build_index
     from unspool.index.open import open_index as open_index
     from unspool.reading.ask import ask as ask
@@ -38,6 +39,7 @@ _LAZY = {
     "Usage": "unspool.types",
     "ask": "unspool.reading.ask",
     "build_index": "unspool.index.build",
+    "evaluate": "unspool.evaluation.run",
     "load_model": "unspool.backends.load",
     "open_index": "unspool.index.open",
     "read_documents": "unspool.corpus.readers",
@@ -57,6 +59,7 @@ __all__ = [  # spelled out, since type checkers and editors read it without runn
     "__version__",
     "ask",
     "build_index",
+    "evaluate",
     "load_model",
     "open_index",
     "read_documents",

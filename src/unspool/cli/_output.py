@@ -236,7 +236,9 @@ class _Bar:
 def _amount(value: int | float, unit: str) -> str:
     if not unit:
         return f"{value:.0%}"
-    return human_bytes(value) if unit == "B" else f"{human_number(round(value))} {unit}"
+    if unit == "B":
+        return human_bytes(value)
+    return f"{human_number(round(value, 2) if value < 10 else round(value))} {unit}"
 
 
 @contextmanager

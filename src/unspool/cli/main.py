@@ -24,6 +24,9 @@ _VERBS = (
     ("ask", "unspool.cli.ask:app", "Answer a question from texts of any length, with evidence."),
     ("index", "unspool.cli.index:app", "Build, describe and verify exact search indexes."),
     ("search", "unspool.cli.search:app", "Count, find and trace text in an index."),
+    ("serve", "unspool.cli.serve:app", "Serve search, a model and a web page over HTTP."),
+    ("evaluate", "unspool.cli.evaluate:app", "Run long-context benchmarks and report them."),
+    ("view", "unspool.cli.view:app", "Open the report of a benchmark run in the browser."),
     ("list", "unspool.cli.list:list_", "Show the systems, methods or tasks there are."),
     ("doctor", "unspool.cli.doctor:doctor", "Say what this machine can run and what is missing."),
 )

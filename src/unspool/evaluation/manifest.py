@@ -151,3 +151,27 @@ def _differences(old: Any, new: Any, where: str) -> Iterator[str]:
                 yield from _differences(old[key], new[key], path)
     elif old != new:
         yield f"{where} was {old!r} and is now {new!r}"
+
+
+def settings_of(manifest: Mapping[str, Any], data: str | None, texts: str | None) -> RunSettings:
+    """The settings that a run was begun with.
+
+    Args:
+        manifest: Of the run.
+        data: Where its original data is now, if it had any besides the hub.
+        texts: Where its source texts are now, if it had any.
+
+    Raises:
+        InputError: The run was begun with a file, and it was not named again.
+    """
+    row = dict(manifest["settings"])
+    for key, given, flag in (("data", data, "--data"), ("texts", texts, "--source")):
+        if isinstance(row[key], dict):
+            if given is None:
+                raise InputError(
+                    f"The run was begun with {flag} {row[key]['name']}. Name it again, so that it "
+                    f"can be checked."
+                )
+            row[key] = given
+    row["lengths"], row["depths"] = tuple(row["lengths"]), tuple(row["depths"])
+    return RunSettings(**row)
