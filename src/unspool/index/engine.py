@@ -67,6 +67,10 @@ class Index:
         """What one symbol spells; U+FFFD if that is no character, nothing for -1."""
         return self._core.symbol_text(symbol)
 
+    def spell(self, query: Query) -> bytes:
+        """The bytes that a query's symbols stand for."""
+        return self._core.spell(self._core.encode(query))
+
     # --- counts and probabilities
 
     def count(self, query: Query) -> int:
@@ -288,9 +292,9 @@ class Index:
         """The id and metadata of a document, by its number."""
         return self._holdings.describe(*self._holdings.place(number))
 
-    def document_number(self, identifier: str) -> int:
-        """The number of a document, by its id."""
-        return self._holdings.number(*self._holdings.resolve(identifier))
+    def document_number(self, document: str | int) -> int:
+        """The number of a document, by its id; a number is checked and given back."""
+        return self._holdings.number(*self._holdings.resolve(document))
 
     def symbols(self, document: str | int) -> NDArray[np.uint32]:
         """All symbols of a document: byte values or token ids."""

@@ -1,0 +1,124 @@
+"""The reading page: a text of any length, a question, and the answer with its evidence marked."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import UploadFile
+
+from unspool.backends.stream import Cancelled
+from unspool.errors import UnspoolError
+from unspool.reading.ask import ask
+from unspool.server import markup
+from unspool.server.chat import client_of
+from unspool.server.events import while_connected
+from unspool.server.failures import ServiceError, as_service_error
+from unspool.server.pages import page
+from unspool.server.service import service_of
+from unspool.types import Answer, LanguageModel
+
+router = APIRouter(include_in_schema=False)
+
+_SUFFIXES = (".txt", ".md", ".html", ".htm", ".jsonl")
+_MAX_TOKENS = 128
+
+
+@router.get("/read")
+async def form(request: Request) -> Response:
+    """An empty form."""
+    if service_of(request).model is None:
+        problem = "No model is served here. Start the service with --model to ask questions."
+        return page(request, "wrong.html", 404, problem=problem)
+    return page(request, "read.html", page="read", text="", question="")
+
+
+@router.post("/read")
+async def read(request: Request) -> Response:
+    """The answer to a question about a text."""
+    service = service_of(request)
+    given = await request.form(max_part_size=service.settings.max_upload)
+    question = str(given.get("question") or "").strip()
+    text, file = given.get("text"), given.get("file")
+    part = request.headers.get("hx-request") == "true"
+    template = "answer.html" if part else "read.html"
+    values: dict[str, Any] = {"page": "read", "question": question, "text": ""}
+    try:
+        model = service.model
+        if model is None:
+            raise ServiceError(404, "model_not_found", "No model is served here.")
+        if not question:
+            raise ServiceError(400, "bad_input", "The question is empty.")
+        name, data = "text.txt", str(text or "").replace("\r\n", "\n").encode("utf-8", "replace")
+        if isinstance(file, UploadFile) and file.filename:
+            name, data = _safe_name(file.filename), await file.read()
+        elif not part:
+            values["text"] = str(text or "")
+        if not data.strip():
+            raise ServiceError(400, "bad_input", "There is no text. Paste one, or drop a file.")
+
+        def produce(cancelled: Callable[[], bool]) -> Iterator[Any]:
+            yield _answer(model, name, data, question, cancelled)
+
+        async def collect() -> list[Any]:
+            return [each async for each in service.writer.pieces(client_of(request), produce)]
+
+        (answer,) = await while_connected(request, collect())
+        values |= answer
+    except (ServiceError, UnspoolError) as error:
+        known = as_service_error(error)
+        assert known is not None
+        return page(request, template, known.status, **{**values, "problem": str(known)})
+    return page(request, template, **values)
+
+
+def _safe_name(given: str) -> str:
+    """A name for the file on this machine: its ending decides how it is read, nothing else."""
+    suffix = PurePosixPath(given.replace("\\", "/")).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ServiceError(
+            400,
+            "bad_input",
+            f"Files ending in {', '.join(_SUFFIXES)} can be read, not {given[-40:]!r}.",
+        )
+    return f"text{suffix}"
+
+
+def _answer(
+    model: LanguageModel, name: str, data: bytes, question: str, cancelled: Callable[[], bool]
+) -> dict[str, Any]:
+    """Runs in the thread of the model."""
+
+    def progress(stage: str, done: int | float, total: int | float | None) -> None:
+        if cancelled():
+            raise Cancelled("The answer is no longer wanted.")
+
+    with tempfile.TemporaryDirectory(prefix="unspool-read-") as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        found = ask([path], question, model=model, max_tokens=_MAX_TOKENS, progress=progress)
+    return shown_answer(found, name, data)
+
+
+def shown_answer(found: Answer, name: str, data: bytes) -> dict[str, Any]:
+    """An answer in the form of the page; marks stand in the text only where offsets are of it."""
+    values: dict[str, Any] = {
+        "answer": found.text,
+        "unsupported": found.unsupported,
+        "usage": found.usage,
+        "passages": len(found.evidence),
+        "jumps": list(range(len(found.evidence))),
+    }
+    plain = name.endswith((".txt", ".md"))
+    if plain:
+        segments = markup.evidence(data, found.evidence)
+    else:
+        # Offsets are of the text inside; the passages are shown one after the other.
+        segments = []
+        for rank, passage in enumerate(found.evidence):
+            segments.append({"text": passage.span.text, "rank": rank, "skipped": 0})
+            segments.append({"text": "\n\n", "rank": None, "skipped": 0})
+    marked = {each["rank"] for each in segments}
+    values["jumps"] = [rank for rank in values["jumps"] if rank in marked]
+    return {**values, "segments": segments}
