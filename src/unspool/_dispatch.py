@@ -298,7 +298,7 @@ def _prepare(
             layer=plan.layer,
             scale=scale,
             seed=plan.seed,
-            answers=new == 1 or (end is not None and total >= end),
+            answers=new == 1 if end is None else total >= end,
         ),
         store,
         frame.cache if frame is not None else None,

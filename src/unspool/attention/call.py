@@ -47,8 +47,8 @@ class Call:
     scale: float
     seed: int = 0
     answers: bool = False
-    """The last query is one that a written token depends on: a decode step, or the end of a prefill
-    that was told."""
+    """The last query is one that a written token depends on: at or past the end of the prefill; if
+    nobody told where that is, a single token."""
 
     def where(self) -> Tensor:
         """Positions [B, T], spelled out."""
