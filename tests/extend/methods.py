@@ -1,0 +1,33 @@
+"""Which laws each method answers to. A registered method that is not named here fails a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Laws:
+    """A small setting of a method, and how it may differ from the stock model."""
+
+    spec: str
+    exact_within: int
+    """Prompts up to this many tokens equal the stock model (0: never)."""
+    chunk: int = 1
+    """Chunked reading equals one pass for chunks that are multiples of this (0: never)."""
+    bounded: bool = False
+    """Reads any length, and keeps a bounded number of tokens on the device."""
+    cached: bool = True
+    """Works through a cache of this project (False: needs its own entry points)."""
+
+
+LAWS: dict[str, Laws] = {
+    "dense": Laws("dense", exact_within=200),
+    "dense-late": Laws("dense:late=true", exact_within=200),
+    "lm-infinite": Laws("lm-infinite:local=48,sinks=4", exact_within=48, bounded=True),
+    "lm-infinite-top-k": Laws(
+        "lm-infinite:local=48,sinks=4,top_k=3,top_k_from_layer=0", exact_within=48
+    ),
+    "streaming-llm": Laws("streaming-llm:window=48,sinks=4", exact_within=48, bounded=True),
+    "self-extend": Laws("self-extend:neighbours=48,group=4", exact_within=48),
+    "dual-chunk": Laws("dual-chunk:chunk=48,window=64", exact_within=48),
+}
