@@ -28,6 +28,7 @@ def load_model(
     api_key: str | None = None,
     dtype: str | None = None,
     device: str = "auto",
+    method: str | None = None,
 ) -> LanguageModel:
     """Load a language model.
 
@@ -40,6 +41,8 @@ def load_model(
         dtype: "float32", "bfloat16" or "float16"; None: float32 for small models on a CPU, the
             checkpoint's own otherwise.
         device: "auto" (CUDA if there is one, else the CPU) or a torch device.
+        method: How it reads past its window, as `extend` takes it: "lm-infinite", "infllm:top_k=8",
+            "snapkv+think". Not for endpoints.
 
     Raises:
         ConfigError: An argument has a value that cannot work.
@@ -47,6 +50,11 @@ def load_model(
         BackendError: The model cannot be had or read, or the endpoint does not answer.
         MissingExtra: A package of `unspool[read]` is not installed.
     """
+    if endpoint is not None and method is not None:
+        raise ConfigError(
+            f"method={method!r} changes a model from inside, and an endpoint cannot be changed. "
+            f"Load the model here, or leave the method out."
+        )
     if endpoint is not None:
         from unspool.backends.endpoint import EndpointModel
 
@@ -64,8 +72,30 @@ def load_model(
     if name is None:
         from unspool.backends.embedded import load_embedded
 
-        return load_embedded(dtype=kind, device=place)
-    return _pretrained(name, torch, kind, place)
+        loaded: Any = load_embedded(dtype=kind, device=place)
+    else:
+        loaded = _pretrained(name, torch, kind, place)
+    return loaded if method is None else _extended(loaded, method)
+
+
+def _extended(loaded: Any, method: str) -> LanguageModel:
+    """The same model, reading through `extend`."""
+    from unspool.backends.transformers import TransformersModel
+    from unspool.extend import extend
+
+    extension = extend(loaded.model, method, tokenizer=loaded.tokenizer)
+    if extension.prompt_method is not None:
+        extension.remove()
+        raise ConfigError(
+            f"{method!r} rewrites the prompt for each question. Use extend(model, {method!r}) and "
+            f"its ask(), or 'unspool ask --method {method}'."
+        )
+    return TransformersModel(
+        loaded.model,
+        loaded.tokenizer,
+        name=f"{loaded.name} [{extension.spec}]",
+        extension=extension,
+    )
 
 
 def _device(torch: Any, device: str) -> str:

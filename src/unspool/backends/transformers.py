@@ -30,11 +30,21 @@ from unspool.types import Generation, Overflow, Prompt, Scored, Usage
 if TYPE_CHECKING:
     import torch
 
+    from unspool.extend import Extension
+
 
 class TransformersModel:
     """A causal language model of transformers behind the `LanguageModel` protocol."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, window: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        window: int | None = None,
+        extension: Extension | None = None,
+    ) -> None:
         """Wrap a loaded model.
 
         Args:
@@ -42,6 +52,9 @@ class TransformersModel:
             tokenizer: The tokenizer that belongs to it.
             name: Identity and revision, as results should state it.
             window: Most tokens of prompt and answer together; None: what the configuration says.
+            extension: What `extend` installed on the model. Prompts are then read through it, in
+                chunks, and the window is what its method can take. A method that rewrites the
+                prompt is not for this class: it has its own entry points.
         """
         self.model = model.eval()
         self._tokenizer = tokenizer
@@ -50,7 +63,12 @@ class TransformersModel:
             model.config.get_text_config() if hasattr(model.config, "get_text_config") else None
         )
         said = getattr(config, "max_position_embeddings", None)
+        if extension is not None:
+            said = extension.capacity
+        self.extension = extension
         self._window = window if window is not None else said
+        self._evicted = 0
+        """Tokens of the last prompt that the extension's method has given up."""
         self._ends = _end_tokens(model, tokenizer)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -208,11 +226,11 @@ class TransformersModel:
             for number, tail in enumerate(tails):
                 per_token, greedy = self._score(tail, logits, cache)
                 shared = len(ids) if number == 0 else 0
-                dropped = prompt_fit.dropped if number == 0 else 0
+                dropped = prompt_fit.dropped + self._evicted if number == 0 else 0
                 now = time.perf_counter()
                 usage = Usage(
                     input_tokens=shared + len(tail),
-                    read_tokens=shared - dropped + len(tail),
+                    read_tokens=(len(prompt_fit.ids) if number == 0 else 0) + len(tail),
                     dropped_tokens=dropped,
                     seconds=now - started,
                     peak_bytes=self._peak(),
@@ -283,7 +301,15 @@ class TransformersModel:
         )
 
     def _prefill(self, ids: list[int]) -> tuple[torch.Tensor, Any]:
-        logits, cache = self._forward(ids, None, keep=1)
+        if self.extension is None:
+            logits, cache = self._forward(ids, None, keep=1)
+            return logits[0, -1], cache
+        cache = self.extension.new_cache()
+        cache.prefill_end = len(ids)
+        step = self.extension.prefill_chunk
+        for start in range(0, len(ids), step):
+            logits, cache = self._forward(ids[start : start + step], cache, keep=1)
+        self._evicted = self.extension.report(cache).dropped_tokens
         return logits[0, -1], cache
 
     def _forward(self, ids: list[int], cache: Any, *, keep: int) -> tuple[torch.Tensor, Any]:
@@ -321,7 +347,7 @@ class TransformersModel:
         return Usage(
             input_tokens=len(ids),
             read_tokens=len(kept.ids),
-            dropped_tokens=kept.dropped,
+            dropped_tokens=kept.dropped + self._evicted,
             output_tokens=output,
             seconds=time.perf_counter() - started,
             peak_bytes=self._peak(),
@@ -386,6 +412,12 @@ def _scratch(cache: Any, new_tokens: int) -> tuple[Any, Any]:
     """A cache to write a continuation into, and what to call when it has been scored."""
     from transformers.cache_utils import DynamicLayer
 
+    from unspool.caches.cache import UnspoolCache
+
+    if isinstance(cache, UnspoolCache):
+        if cache.is_croppable:
+            return cache, lambda: cache.crop(-new_tokens)
+        return cache.copy(), lambda: None
     layers = getattr(cache, "layers", None)
     if layers and all(type(layer) is DynamicLayer for layer in layers):
         return cache, lambda: cache.crop(-new_tokens)
