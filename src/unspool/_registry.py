@@ -25,6 +25,13 @@ _TASKS = {
         "single_thread_random single_thread_choice single_thread_backward_choice multi_thread "
         "branched_thread"
     ),
+    "l-eval": (
+        "cheap-judge-subset codeU coursera financial_qa gov_report_summ gsm100 human-subset "
+        "judge-subset legal_contract_qa meeting_summ multidoc_qa narrative_qa natural_question "
+        "news_summ paper_assistant patent_summ quality review_summ sci_fi scientific_qa "
+        "topic_retrieval_longchat tpo tv_show_summ"
+    ),
+    "l-eval-twin": "summary topic_retrieval",
     "longbench": (
         "2wikimqa dureader gov_report hotpotqa lcc lsht multi_news multifieldqa_en "
         "multifieldqa_zh musique narrativeqa passage_count passage_retrieval_en "
@@ -42,6 +49,9 @@ _TASKS = {
 _TABLES: dict[str, dict[str, str]] = {
     "method": {
         "dense": "unspool.methods:DenseMethod",
+        "snapkv": "unspool.caches.snapkv:SnapKV",
+        "think": "unspool.caches.think:ThinK",
+        "quantise": "unspool.caches.quantise:Quantise",
         "dual-chunk": "unspool.attention.dual_chunk:DualChunk",
         "lm-infinite": "unspool.attention.lm_infinite:LMInfinite",
         "self-extend": "unspool.attention.self_extend:SelfExtend",
