@@ -6,7 +6,7 @@
 
 from unspool.evaluation.tasks.base import Task
 from unspool.evaluation.tasks.l_eval import facts
-from unspool.evaluation.tasks.l_eval.judge import JudgeReport, Pair, judge, read_pairs
+from unspool.evaluation.tasks.l_eval.judging import JudgeReport, Pair, judge, read_pairs
 from unspool.evaluation.tasks.l_eval.metric import LEvalMetric, exact_match
 from unspool.evaluation.tasks.l_eval.score import score_file, task_of
 from unspool.evaluation.tasks.l_eval.task import LEvalTask, make_subset, make_task
