@@ -23,6 +23,7 @@ from unspool._overflow import fit
 from unspool.attention.dense import Dense
 from unspool.caches.cache import UnspoolCache
 from unspool.caches.dense import DenseStore
+from unspool.caches.stages import check_order
 from unspool.errors import ConfigError
 from unspool.methods import STACKING, Method, resolve_method, spell
 from unspool.positions.rotation import Rotation
@@ -455,6 +456,7 @@ def _check_layer(number: int, slots: dict[str, list[Method]], facts: ModelFacts)
                 f"{method.name} needs keys stored rotated, but {other.name} stores them raw in "
                 f"layer {number}. Use them on different layers."
             )
+    check_order(slots.get("compress", ()))
     if "compress" in slots and "store" in slots:
         raise ConfigError(
             f"{slots['compress'][0].name} compresses what a dense store keeps, but "

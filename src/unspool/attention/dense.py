@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from unspool.attention.call import Call
 from unspool.attention.kernel import attend, merge
 from unspool.caches.base import KV
+from unspool.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,10 +63,17 @@ class Dense:
             k = call.rotate(k, at)
         spec = call.spec
         if spec.mask is not None:
+            if spec.mask.shape[-1] != len(segment):
+                raise ConfigError(
+                    f"Packed, prefix or image attention needs every token, and layer {call.layer} "
+                    f"holds {len(segment):,} in a segment of {spec.mask.shape[-1]:,}. Use dense."
+                )
             return k, spec  # made for exactly these columns
         last = call.start + call.q.shape[2]
-        aligned = segment.positions is None and segment.start + len(segment) == last
-        if not (aligned and call.positions is None):
+        unpadded = segment.positions is None and call.positions is None
+        if unpadded and spec.window is None and segment.start + len(segment) <= call.start:
+            return k, replace(spec, causal=False)  # all of it lies in the past
+        if not (unpadded and segment.start + len(segment) == last):
             spec = replace(spec, q_positions=call.where(), k_positions=segment.where())
         return k, spec
 

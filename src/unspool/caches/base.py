@@ -34,6 +34,9 @@ class KV:
     rotated: bool = True
     channels: Tensor | None = None
     """[B, Hkv, d'] kept key channels in ascending order; None: all of them."""
+    origins: Tensor | None = None
+    """[B, Hkv, S] columns that each head kept, where an eviction was a choice of every head's own;
+    `positions` then tells padding from tokens, and that they lie in the past, no more."""
 
     def __len__(self) -> int:
         return int(self.k.shape[2])
