@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from unspool._dispatch import NAME, LayerPlan, discover, forget, plan_layer, register
 from unspool._facts import ModelFacts, read_facts
 from unspool._overflow import fit
+from unspool._registry import resolve
 from unspool.attention.dense import Dense
 from unspool.caches.cache import UnspoolCache
 from unspool.caches.dense import DenseStore
@@ -28,7 +29,7 @@ from unspool.errors import ConfigError
 from unspool.methods import STACKING, Method, resolve_method, spell
 from unspool.positions.rotation import Rotation
 from unspool.report import Report, count
-from unspool.types import Overflow
+from unspool.types import Answer, Overflow, Passage
 
 if TYPE_CHECKING:
     import torch
@@ -195,6 +196,24 @@ class Extension:
         from unspool.stream import Stream
 
         return Stream(self, question=question)
+
+    def ask(self, context: Any, question: str, **options: Any) -> Answer:
+        """Answer a question about a text of any length, with the passages it rests on.
+
+        Args:
+            context: A text, an iterable of pieces, or a path; byte offsets count in it.
+            question: Comes after the text.
+            options: Of the method and of generate, as `max_new_tokens`.
+        """
+        return self._reader().ask(self, context, question, **options)  # type: ignore[no-any-return]  # by name
+
+    def select(self, context: Any, question: str, **options: Any) -> tuple[Passage, ...]:
+        """The passages that the method would answer from, without answering."""
+        return self._reader().select(self, context, question, **options)  # type: ignore[no-any-return]  # by name
+
+    def _reader(self) -> Any:
+        method = self.prompt_method
+        return resolve("prompt", "whole" if method is None else method.prompt())
 
     def report(self, cache: UnspoolCache | None = None) -> Report:
         """Where every token of the last generation (or of a cache) is now."""

@@ -22,6 +22,13 @@ from unspool.cli._output import message
 
 _VERBS = (
     ("ask", "unspool.cli.ask:app", "Answer a question from texts of any length, with evidence."),
+    (
+        "generate",
+        "unspool.cli.generate:app",
+        "Continue a prompt, past the model's window if a method is given.",
+    ),
+    ("compare", "unspool.cli.compare:app", "Compare methods on one model and one text."),
+    ("curve", "unspool.cli.curve:app", "Show at which length a model breaks."),
     ("index", "unspool.cli.index:app", "Build, describe and verify exact search indexes."),
     ("search", "unspool.cli.search:app", "Count, find and trace text in an index."),
     ("serve", "unspool.cli.serve:app", "Serve search, a model and a web page over HTTP."),
