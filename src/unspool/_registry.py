@@ -19,6 +19,11 @@ _TASK_ROOM = "unspool.evaluation.tasks"
 _TASKS = {
     "ada-leval": "bestanswer bestanswer_choice tsort tsort_choice",
     "giraffe": "altered freeform lines",
+    "lv-eval": (
+        "cmrc_mixup dureader_mixup factrecall_en factrecall_twin factrecall_zh hotpotwikiqa_mixup "
+        "lic_mixup loogle_CR_mixup loogle_MIR_mixup loogle_SD_mixup mixup_twin mixup_twin_choice "
+        "multifieldqa_en_mixup multifieldqa_zh_mixup"
+    ),
     "needle-threading": (
         "single_needle single_needle_choice multiple_needles multiple_needles_clustered "
         "conditional_needles conditional_needles_clustered single_thread single_thread_backward "
