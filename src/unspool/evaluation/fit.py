@@ -93,8 +93,15 @@ class Fitter:
             if len(ids) > limit:
                 return self._shortened(request, spec, ids, limit, policy, reserve)
         if self.window is not None and tokens + reserve > self.window:
-            raise OverflowPolicyError(self._refusal(sample, spec, tokens, reserve, policy))
+            shortened = f"The policy for prompts that are too long is {policy!r}."
+            if not isinstance(request.prompt, str):
+                shortened = "It is a conversation, which is never shortened."
+            raise OverflowPolicyError(self._refusal(sample, spec, tokens, reserve, shortened))
         return Fitted(sent, tokens, reserve)
+
+    def unshortened(self, task: Task, sample: Sample) -> Request:
+        """The request of a sample that is known to fit: what `fit` gives, without counting."""
+        return self._wrap(task.build(sample, self._room(task.spec)), task.spec)
 
     def count(self, prompt: Prompt) -> int:
         """Tokens of a prompt as the model reads it."""
@@ -204,14 +211,13 @@ class Fitter:
         )
 
     def _refusal(
-        self, sample: Sample, spec: TaskSpec, tokens: int, reserve: int, policy: str
+        self, sample: Sample, spec: TaskSpec, tokens: int, reserve: int, reason: str
     ) -> str:
         return (
             f"Sample {sample.id} of {spec.name} at level {sample.level} takes {tokens:,} tokens "
             f"and {reserve:,} for the answer, and the window of {self.name} is {self.window:,}. "
-            f"The policy for prompts that are too long is {policy!r}. Choose shorter --lengths, a "
-            f"model with a longer window, or --keep head, tail or ends, which says what is kept "
-            f"and counts the rest."
+            f"{reason} Choose shorter --lengths, a model with a longer window, or --keep head, "
+            f"tail or ends, which says what is kept and counts the rest."
         )
 
 

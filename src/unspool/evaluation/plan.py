@@ -140,11 +140,14 @@ def draw(
 
 
 def request_for(
-    task: Task, sample: Sample, fitter: Fitter, settings: RunSettings, repeat: int
+    task: Task, sample: Sample, fitter: Fitter, settings: RunSettings, item: Item
 ) -> Request:
     """The request of a sample, exactly as it was planned."""
-    request = fitter.fit(task, sample).request
-    return decoding(request, settings, repeat)
+    if item.truncated:
+        request = fitter.fit(task, sample).request
+    else:
+        request = fitter.unshortened(task, sample)
+    return decoding(request, settings, item.repeat)
 
 
 def decoding(request: Request, settings: RunSettings, repeat: int) -> Request:

@@ -149,7 +149,7 @@ def evaluate(
                 sample_at(file, item.offset),
                 setup.fitter,
                 setup.settings,
-                item.repeat,
+                item,
             )
 
         def done() -> None:

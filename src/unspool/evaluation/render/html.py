@@ -185,13 +185,17 @@ def _task(name: str, found: dict[str, Any], swap: bool) -> str:
 
 
 def _others(metric: dict[str, Any]) -> str:
-    return text(", ".join(f"{k} {v:g}" for k, v in metric.items() if v is not None))
+    """The benchmark's own numbers: the main one bare, the rest with their names."""
+    shown = {k: f"{v:g}" for k, v in metric.items() if v is not None}
+    main = shown.pop("score", "")
+    return text(", ".join([main, *(f"{k} {v}" for k, v in shown.items())]))
 
 
 def _comparison(report: Report, other: Path) -> str:
     second, found = compared(report, other)
     rows = []
-    for name, levels in found.items():
+    for name in [name for name in report.data["tasks"] if name in found]:
+        levels = found[name]
         order = [level for level, _ in sorted_levels(report.data["tasks"][name])]
         for level in sorted(levels, key=lambda each: (each != "all", _place(order, each))):
             each = levels[level]
@@ -260,10 +264,24 @@ def _cost(report: Report) -> str:
             f"{row['peak_bytes'] / 2**20:,.0f}",
             "" if row["price"] is None else f"{row['price']:.4f}",
         ]
-        for row in [{"task": "all", "level": "", **cost["total"]}, *cost["levels"]]
+        for row in [
+            {"task": "all", "level": "", **cost["total"]},
+            *_in_order(report, cost["levels"]),
+        ]
     ]
     columns = ["task", "level", "requests", "tokens read", "cached", "written", "seconds"]
     return _table([*columns, "MiB at most", "price"], rows)
+
+
+def _in_order(report: Report, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by task and length as the rest of the page has them."""
+    order = [
+        (name, level)
+        for name, found in report.data["tasks"].items()
+        for level, _ in sorted_levels(found)
+    ]
+    places = {key: place for place, key in enumerate(order)}
+    return sorted(rows, key=lambda row: places.get((row["task"], row["level"]), len(order)))
 
 
 def _samples(report: Report) -> str:
@@ -304,18 +322,23 @@ def _samples(report: Report) -> str:
                 else:
                     anchor = _anchor("cell", name, level, f"{key[2]:g}")
                     body += (
-                        f'<details id="{anchor}"><summary>depth {100 * key[2]:g}% '
-                        f"<small>{len(group) + rest:,} samples</small></summary>"
+                        f"<details><summary>depth {100 * key[2]:g}% "
+                        f"<small>{len(group) + rest:,} samples</small></summary>{_target(anchor)}"
                         + "".join(group)
                         + note
                         + "</details>"
                     )
             inner.append(
-                f'<details id="{_anchor("level", name, level)}"><summary>{text(level)}</summary>'
-                f"{body}</details>"
+                f"<details><summary>{text(level)}</summary>"
+                f"{_target(_anchor('level', name, level))}{body}</details>"
             )
         parts.append(f"<details><summary>{text(name)}</summary>{''.join(inner)}</details>")
     return "".join(parts)
+
+
+def _target(anchor: str) -> str:
+    """Where a link ends: inside what it opens, since browsers open all that holds a target."""
+    return f'<div id="{anchor}"></div>'
 
 
 def _sample(

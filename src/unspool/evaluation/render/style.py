@@ -23,6 +23,7 @@ th{color:var(--soft);font-weight:600}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 .row{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:flex-start;margin:.6rem 0 1rem}
 svg{display:block;font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+svg.fit{max-width:100%;height:auto}
 svg .tick{fill:var(--ink)}svg .axis{fill:var(--soft)}
 svg .missing{fill:none;stroke:var(--line);stroke-dasharray:3 3}
 svg a:hover rect,svg a:focus rect{stroke:var(--ink);stroke-width:2}
@@ -32,7 +33,7 @@ details{border-top:1px solid var(--line);padding:.35rem 0}
 details details{margin-left:1rem}
 summary{cursor:pointer;padding:.15rem 0;overflow-wrap:anywhere}
 summary:hover{color:var(--link)}
-details:target>summary{font-weight:600}
+:target{scroll-margin-top:3rem;border-top:2px solid var(--link)}
 .sample span{display:inline-block;min-width:2.6rem;text-align:right;font-weight:600;
 font-variant-numeric:tabular-nums;margin-right:.4rem}
 .good{color:var(--good)}.bad{color:var(--bad)}.none{color:var(--soft)}

@@ -35,7 +35,8 @@ def heat_map(grid: Grid, link: Link, title: str) -> str:
     width = _LEFT + _CELL * len(grid.columns) + 8
     height = _TOP + _ROW * len(grid.rows) + 44
     parts = [
-        f'<svg class="heat" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'<svg class="{_fit(len(grid.columns))}" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(title, quote=True)}">'
     ]
     for y, (name, row) in enumerate(zip(grid.rows, grid.cells, strict=True)):
@@ -80,7 +81,8 @@ def curve(levels: Sequence[tuple[str, dict[str, Any]]], unit: str, title: str) -
         return top + (height - 50) * (1 - score / 100)
 
     parts = [
-        f'<svg class="curve" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'<svg class="{_fit(len(levels))}" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(title, quote=True)}">'
     ]
     for tick in (0, 25, 50, 75, 100):
@@ -102,6 +104,11 @@ def curve(levels: Sequence[tuple[str, dict[str, Any]]], unit: str, title: str) -
     parts.append(f'<polyline class="line" points="{" ".join(points)}"/>')
     parts.append(_text(left + step * len(levels) / 2, height - 6, unit, "middle", "axis"))
     return "".join(parts) + "</svg>"
+
+
+def _fit(columns: int) -> str:
+    """Narrow pictures shrink to a phone's width; wide ones are scrolled."""
+    return "fit" if columns <= 8 else "wide"
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
