@@ -61,7 +61,7 @@ class Guard:
         async def answer(message: dict[str, Any]) -> None:
             nonlocal answered
             if refusal is not None and not answered:
-                raise refusal  # whatever the app made of a body that could not be read
+                return  # whatever the app made of a body that could not be read
             if message["type"] == "http.response.start":
                 answered = message["status"]
             await send(message)
@@ -94,6 +94,8 @@ class Guard:
                 return message
 
             await self._app(scope, listen, answer)
+            if refusal is not None and not answered:
+                raise refusal
         except ServiceError as error:
             if answered:
                 raise

@@ -107,6 +107,7 @@ def shown_answer(found: Answer, name: str, data: bytes) -> dict[str, Any]:
         "answer": found.text,
         "unsupported": found.unsupported,
         "usage": found.usage,
+        "is_full": found.usage.output_tokens >= _MAX_TOKENS,
         "passages": len(found.evidence),
         "jumps": list(range(len(found.evidence))),
     }

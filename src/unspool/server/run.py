@@ -70,7 +70,7 @@ def serve(settings: ServerSettings, served: Served) -> None:
         )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("unspool.server").setLevel(logging.INFO)
-    for quiet in ("httpx", "urllib3", "filelock"):
+    for quiet in ("httpx", "urllib3", "filelock", "bm25s"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
     sockets = listen(settings)
     try:

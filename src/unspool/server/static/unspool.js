@@ -22,6 +22,11 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   file.addEventListener("change", () => { if (file.files.length) text.value = ""; });
 });
+// The evidence begins where most of the answer stands.
+document.addEventListener("htmx:afterSettle", () => {
+  const best = document.querySelector(".evidence mark.best");
+  if (best) best.parentElement.scrollTop = best.offsetTop - best.parentElement.offsetTop - 40;
+});
 // An answer that is no success is a page with the reason; show it instead of nothing.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const kind = event.detail.xhr.getResponseHeader("Content-Type") || "";
