@@ -48,6 +48,16 @@ _TASKS = {
     ),
     "longbench-twin": "lcc passage_count passage_retrieval repobench-p",
     "longbench-v2": "all",
+    "m4le": (
+        "arxiv bigpatent_global_cls bigpatent_global_sum booksum c3 cepsum clts+ cnewsum cnnnews "
+        "drcd_explicit-single drcd_semantic-single duorc dureader hotpotqa lcsts marc "
+        "mnds-news_explicit-multiple mnds-news_explicit-single mnds-news_semantic-multiple ncls "
+        "news-commentary-en2zh news-commentary-zh2en news2016 newsqa nq-open online-shopping "
+        "open-subtitles-en2zh open-subtitles-zh2en pubmed tedtalks-en2zh tedtalks-zh2en "
+        "thucnews_explicit-multiple thucnews_explicit-single thucnews_semantic-multiple triviaqa "
+        "wiki2019zh wikihow wikitext-103 wow"
+    ),
+    "m4le-twin": "explicit-multiple explicit-single global semantic-multiple semantic-single",
     "passkey": "choice digits loglikelihood",
 }
 
@@ -58,6 +68,7 @@ _TABLES: dict[str, dict[str, str]] = {
         "think": "unspool.caches.think:ThinK",
         "quantise": "unspool.caches.quantise:Quantise",
         "dual-chunk": "unspool.attention.dual_chunk:DualChunk",
+        "infllm": "unspool.attention.infllm:InfLLM",
         "lm-infinite": "unspool.attention.lm_infinite:LMInfinite",
         "self-extend": "unspool.attention.self_extend:SelfExtend",
         "streaming-llm": "unspool.attention.streaming:StreamingLLM",
