@@ -19,7 +19,7 @@ from unspool.backends.scripted import ScriptedModel
 from unspool.errors import ConfigError, InputError, MissingData
 from unspool.evaluation.spec import LengthLevel, Response, Sample, Source
 from unspool.evaluation.tasks import ada_leval, find_tasks
-from unspool.evaluation.tasks.ada_leval.data import read_table, reference_parts
+from unspool.evaluation.tasks.ada_leval.data import read_table, reference
 from unspool.evaluation.tasks.ada_leval.score import released_label, released_order
 from unspool.types import Document
 
@@ -468,12 +468,15 @@ def test_released_files_are_read_with_the_released_wording_if_it_is_there(tmp_pa
     source = Source(kind="release", path=str(tmp_path))
     (own,) = make("bestanswer", LengthLevel("tokens", 1024), 5, source=source)
     assert (own.id, own.references, own.meta["candidates"]) == ("7_A2", ("A2",), 2)
-    assert own.meta["wording"] == "own"
+    assert own.parts.context.startswith("[Question]")
     (tmp_path / "ada_leval").mkdir()
     (tmp_path / "ada_leval" / "dataset.py").write_text(RELEASE)
-    (reference,) = make("bestanswer", LengthLevel("tokens", 1024), 5, source=source)
-    assert reference.meta["wording"] == "reference"
-    parts = reference.parts
+    (task,) = find_tasks("ada-leval/bestanswer")
+    released = task.with_templates(str(tmp_path))
+    assert released.spec.prompt_source == "reference"
+    assert released.spec.prompt_fingerprint != task.spec.prompt_fingerprint
+    (sample,) = released.samples(LengthLevel("tokens", 1024), 5, source=source)
+    parts = sample.parts
     assert parts.prefix + parts.context + parts.query == (
         "\nPick one. \n\nAsked below.\nWhy?\n\nAnswers below.\nA1:\n\nNo.\n\nA2:\n\nYes.\n\n"
         "\nDone, pick.\n"
@@ -501,7 +504,9 @@ def test_released_data_that_is_missing_or_broken(tmp_path: Path) -> None:
     (tmp_path / "ada_leval").mkdir()
     (tmp_path / "ada_leval" / "dataset.py").write_text("class StackSelect:\n    pass\n")
     with pytest.raises(InputError, match="does not hold the prompt"):
-        reference_parts(tmp_path)
+        reference(tmp_path)
+    with pytest.raises(MissingData, match="open-compass/Ada-LEval"):
+        reference(tmp_path / "elsewhere")
 
 
 def sheet(path: Path, rows: list[list[str | int | None]]) -> None:

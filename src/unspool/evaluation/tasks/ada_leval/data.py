@@ -100,14 +100,21 @@ def load(folder: Path | str, kind: str, level: str) -> list[dict[str, Any]]:
     return items
 
 
-def reference_parts(checkout: Path | str) -> Wording | None:
-    """BestAnswer's wording in a checkout of the release; None if there is none."""
+def reference(checkout: Path | str) -> Wording:
+    """BestAnswer's wording in a checkout of the release.
+
+    Raises:
+        MissingData: There is no `ada_leval/dataset.py`.
+        InputError: It does not hold the prompt.
+    """
     file = Path(checkout) / "ada_leval" / "dataset.py"
     if not file.is_file():
-        return None
-    text = file.read_text(encoding="utf-8")
+        raise MissingData(
+            f"{file} does not exist. The released prompt is in that file of the repository "
+            "open-compass/Ada-LEval; give the folder of a checkout."
+        )
     try:
-        pieces = _strings(ast.parse(text))
+        pieces = _strings(ast.parse(file.read_text(encoding="utf-8")))
     except SyntaxError as error:
         raise InputError(f"{file} is no Python: {error}.") from error
     if len(pieces) != 4:

@@ -115,6 +115,9 @@ class TSortTask(Task):
 class BestAnswerTask(Task):
     """The accepted answer among many."""
 
+    wording: data.Wording | None = None
+    """The released prompt; None: this project's."""
+
     def samples(
         self,
         level: LengthLevel | None,
@@ -150,15 +153,26 @@ class BestAnswerTask(Task):
 
     def _released(self, level: LengthLevel, n: int, source: Source) -> Iterator[Sample]:
         folder = _folder(source, "bestanswer")
-        wording = data.reference_parts(folder)
         for item in data.load(folder, "bestanswer", level.name)[:n]:
             answers = [str(answer) for answer in item["all_answers"]]
             question = str(item["question"])
-            made = bestanswer.BestAnswerItem("", question, "", [], answers, "")
-            parts = wording.parts(question, answers) if wording else made.parts()
-            meta = {"source": "release", "wording": "reference" if wording else "own"}
             index = f"{item['question_id']}_{item['answer']}"
+            meta = {"source": "release"}
+            parts = self._parts(question, answers)
             yield self._sample(index, parts, str(item["answer"]), len(answers), level, meta)
+
+    def _parts(self, question: str, answers: list[str]) -> Parts:
+        if self.wording is not None:
+            return self.wording.parts(question, answers)
+        return bestanswer.BestAnswerItem("", question, "", [], answers, "").parts()
+
+    def with_templates(self, source: str) -> BestAnswerTask:
+        """The same task with the release's prompt on its items: see `data.reference`."""
+        wording = data.reference(source)
+        spec = replace(
+            self.spec, prompt_source="reference", prompt_fingerprint=fingerprint(*wording)
+        )
+        return replace(self, wording=wording, spec=spec)
 
     def _sample(
         self,
