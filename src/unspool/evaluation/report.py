@@ -127,7 +127,8 @@ def score_folder(
     manifest = read_manifest(folder)
     by_name = {task.spec.name: task for task in tasks}
     for name in manifest["tasks"]:
-        by_name.setdefault(name, task_named(name))
+        if name not in by_name:
+            by_name[name] = task_named(name)
     rows: list[Scored] = []
     planned = 0
     for record, sample, repeat, response in joined(folder):

@@ -19,7 +19,7 @@ Link = Callable[[str, float], str]
 """Address of the samples of a level and depth."""
 
 
-def colour(score: float) -> str:
+def colour(score: float | int) -> str:
     """A score in percent as a colour."""
     place = min(max(score, 0.0), 100.0) / 100 * (len(_COLOURS) - 1)
     low = min(int(place), len(_COLOURS) - 2)
@@ -53,7 +53,7 @@ def heat_map(grid: Grid, link: Link, title: str) -> str:
     return "".join(parts) + "</svg>"
 
 
-def _cell(x: float, y: float, cell: dict[str, Any] | None, link: Link) -> str:
+def _cell(x: float | int, y: float | int, cell: dict[str, Any] | None, link: Link) -> str:
     box = f'x="{x + 1:g}" y="{y + 1:g}" width="{_CELL - 2}" height="{_ROW - 2}" rx="3"'
     if cell is None:
         return f'<rect {box} class="missing"/>'
@@ -77,7 +77,7 @@ def curve(levels: Sequence[tuple[str, dict[str, Any]]], unit: str, title: str) -
     step, height, left, top = 78, 190, 44, 14
     width = left + step * len(levels) + 8
 
-    def at(score: float) -> float:
+    def at(score: float | int) -> float:
         return top + (height - 50) * (1 - score / 100)
 
     parts = [
@@ -111,7 +111,7 @@ def _fit(columns: int) -> str:
     return "fit" if columns <= 8 else "wide"
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+def _text(x: float | int, y: float | int, text: str, anchor: str, kind: str = "tick") -> str:
     return (
         f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}" '
         f'dominant-baseline="central">{escape(text)}</text>'
