@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from unspool.evaluation.render.facts import (
     compared,
@@ -118,7 +119,7 @@ def _contamination(report: Report) -> list[str]:
     return ["## Contamination", _table(columns, rows)]
 
 
-def _mean(cell: dict[str, float]) -> str:
+def _mean(cell: dict[str, Any]) -> str:
     return f"{cell['mean']:.1f} ({cell['low']:.1f}-{cell['high']:.1f}, n {cell['n']})"
 
 
