@@ -9,7 +9,7 @@ Cost: prompts are tokenised once more than needed, to refuse a long one before i
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -49,7 +49,7 @@ class _Plan:
     stop: tuple[str, ...]
     top_logprobs: int | None
 
-    def pieces(self, cancelled: Callable[[], bool]) -> Iterator[Piece]:
+    def pieces(self, cancelled: Callable[[], bool]) -> Generator[Piece, None, None]:
         settings: dict[str, Any] = {
             "max_tokens": self.max_tokens,
             "stop": self.stop,
@@ -342,6 +342,7 @@ def _text_logprobs(pieces: Iterable[Piece], offset: int) -> dict[str, Any]:
     return {
         "tokens": [t.text for t in tokens],
         "token_logprobs": [t.logprob for t in tokens],
-        "top_logprobs": [dict(t.top) for t in tokens],
+        # Two tokens may be spelled alike: the likelier one keeps the name.
+        "top_logprobs": [dict(reversed(t.top)) for t in tokens],
         "text_offset": offsets,
     }

@@ -1,7 +1,7 @@
 """The reading page: a text of any length, a question, and the answer with its evidence marked."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,7 +58,7 @@ async def read(request: Request) -> Response:
         if not data.strip():
             raise ServiceError(400, "bad_input", "There is no text. Paste one, or drop a file.")
 
-        def produce(cancelled: Callable[[], bool]) -> Iterator[Any]:
+        def produce(cancelled: Callable[[], bool]) -> Generator[Any, None, None]:
             yield _answer(model, name, data, question, cancelled)
 
         async def collect() -> list[Any]:

@@ -14,7 +14,7 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from unspool.backends.stream import Cancelled
 from unspool.server.failures import ServiceError, too_busy
 from unspool.server.settings import ServerSettings
 
-Produce = Callable[[Callable[[], bool]], Iterable[Any]]
+Produce = Callable[[Callable[[], bool]], Generator[Any, None, None]]
 """Called in the thread with a function that says whether to stop; yields the pieces."""
 
 
@@ -116,10 +116,11 @@ class Writer:
 
         job.end = time.monotonic() + self._settings.generate_seconds
         try:
-            for piece in job.produce(job.over):
-                put("piece", piece)
-                if job.over():
-                    break
+            with contextlib.closing(job.produce(job.over)) as pieces:
+                for piece in pieces:
+                    put("piece", piece)
+                    if job.over():
+                        break
             if time.monotonic() > job.end:
                 raise Cancelled("late")
         except Cancelled:
