@@ -17,7 +17,9 @@ from unspool.errors import BackendError, MissingExtra
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, with a stand-in for the slow conversion."""
     monkeypatch.setenv("UNSPOOL_DATA", str(tmp_path))
-    monkeypatch.setattr(embedded, "_source", lambda: (Path("x.gguf"), "9.9"))
+    monkeypatch.setattr(embedded, "_source", lambda packaged, folder: Path("x.gguf"))
+    monkeypatch.setattr(embedded, "version", lambda distribution: "9.9")
+    monkeypatch.setattr(embedded, "_place", lambda packaged: tmp_path)
     return tmp_path / "models"
 
 
@@ -98,7 +100,7 @@ def test_logits_agree_with_llama_cpp_on_the_same_file() -> None:
     import numpy as np
     import torch
 
-    source, _ = embedded._source()
+    source = embedded._source(embedded.EMBEDDED, embedded._place(embedded.EMBEDDED))
     peer = llama_cpp.Llama(str(source), n_ctx=128, verbose=False, logits_all=True)
     model = embedded.load_embedded()
     for text in ("The capital of France is Paris, and", "def add(a, b):\n    return 12345 +"):

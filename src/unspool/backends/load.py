@@ -33,8 +33,9 @@ def load_model(
     """Load a language model.
 
     Args:
-        name: A Hugging Face id, a folder with a model, or the name that an endpoint serves it
-            under; None: the embedded SmolLM2-135M-Instruct, or the endpoint's only model.
+        name: A Hugging Face id, a folder with a model, "gemma-3-270m" (from its Python package), or
+            the name that an endpoint serves it under; None: the embedded SmolLM2-135M-Instruct, or
+            the endpoint's only model.
         endpoint: Base address of an OpenAI-compatible server, `http://localhost:8000/v1`.
         api_key: For the endpoint; None: from `UNSPOOL_API_KEY`, else `OPENAI_API_KEY`. It is never
             printed or logged.
@@ -69,10 +70,11 @@ def load_model(
     require("transformers", extra="read", purpose="Running a model")
     place = _device(torch, device)
     kind = getattr(torch, dtype) if dtype else None
-    if name is None:
-        from unspool.backends.embedded import load_embedded
+    from unspool.backends.embedded import EMBEDDED, PACKAGED, load_embedded
 
-        loaded: Any = load_embedded(dtype=kind, device=place)
+    if name is None or (name.lower() in PACKAGED and not Path(name).exists()):
+        packaged = EMBEDDED if name is None else PACKAGED[name.lower()]
+        loaded: Any = load_embedded(packaged, dtype=kind, device=place)
     else:
         loaded = _pretrained(name, torch, kind, place)
     return loaded if method is None else _extended(loaded, method)
