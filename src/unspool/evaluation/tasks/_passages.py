@@ -1,7 +1,7 @@
-"""Texts and paragraphs that generated tasks are made of.
+"""Paragraphs and Python files that generated tasks are made of.
 
-What: the documents of files or folders, or, without any, the Python language reference that every
-CPython carries; paragraphs of them, white space collapsed, none twice.
+What: paragraphs of documents, white space collapsed, none twice; Python files, those of a path or
+the standard library's own.
 Source: ours.
 Differs: –
 Cost: one pass over the texts.
@@ -12,26 +12,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from unspool.errors import InputError
-from unspool.evaluation.spec import Source
-from unspool.evaluation.tasks._texts import texts
 from unspool.types import Document
 
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 _LETTERS = re.compile(r"[^\W\d_]")
-
-
-def documents(source: Source) -> list[Document]:
-    """The documents of `source.path`, else the topics of the Python reference, by name."""
-    return list(_documents(source.path))
-
-
-@lru_cache(maxsize=4)
-def _documents(path: str | None) -> tuple[Document, ...]:
-    return tuple(texts(Source(path=path)))
 
 
 def paragraphs(found_in: Iterable[Document], *, fewest: int = 30, most: int = 200) -> list[str]:
@@ -56,23 +44,33 @@ def enough(pool: list[str], needed: int, what: str) -> None:
         )
 
 
-@lru_cache(maxsize=4)
 def python_files(path: str | None) -> tuple[tuple[str, str], ...]:
     """Name and text of Python modules: those under a path, else the standard library's own.
 
     The standard library differs from one Python to the next, and so do tasks made of it.
     """
     if path is None:
-        import sysconfig
+        return _standard_library()
+    root = Path(path)
+    files = [root] if root.is_file() else sorted(root.rglob("*.py"))
+    found = _read(root.parent if root.is_file() else root, files)
+    if not found:
+        raise InputError(f"{path} holds no Python files.")
+    return found
 
-        root = Path(sysconfig.get_paths()["stdlib"])
-        names = sorted(sys.stdlib_module_names)
-        files = [root / f"{name}.py" for name in names]
-        files += [file for name in names for file in sorted((root / name).glob("*.py"))]
-    else:
-        root = Path(path)
-        files = [root] if root.is_file() else sorted(root.rglob("*.py"))
-        root = root.parent if root.is_file() else root
+
+@cache
+def _standard_library() -> tuple[tuple[str, str], ...]:
+    import sysconfig
+
+    root = Path(sysconfig.get_paths()["stdlib"])
+    names = sorted(sys.stdlib_module_names)
+    files = [root / f"{name}.py" for name in names]
+    files += [file for name in names for file in sorted((root / name).glob("*.py"))]
+    return _read(root, files)
+
+
+def _read(root: Path, files: Iterable[Path]) -> tuple[tuple[str, str], ...]:
     found = []
     for file in files:
         try:
@@ -80,6 +78,4 @@ def python_files(path: str | None) -> tuple[tuple[str, str], ...]:
         except (OSError, UnicodeDecodeError):
             continue
         found.append((file.relative_to(root).as_posix(), text))
-    if not found:
-        raise InputError(f"{path} holds no Python files.")
     return tuple(found)

@@ -29,7 +29,8 @@ from unspool.evaluation.spec import (
     fingerprint,
 )
 from unspool.evaluation.tasks._fit import Fitter
-from unspool.evaluation.tasks._passages import documents, paragraphs
+from unspool.evaluation.tasks._passages import paragraphs
+from unspool.evaluation.tasks._texts import texts
 from unspool.evaluation.tasks.base import GENERATED, NO_ROOM, Task
 from unspool.evaluation.tasks.l_eval.facts import MAX_NEW_TOKENS
 from unspool.evaluation.tasks.l_eval.metric import LEvalMetric
@@ -58,7 +59,7 @@ class TopicTask(Task):
         name = level.name if level else "all"
         pool = [
             (document.id, found[0])
-            for document in documents(source)
+            for document in texts(source)
             if (found := paragraphs([document], fewest=20, most=120))
         ]
         for i in range(n):
@@ -111,7 +112,7 @@ class SummaryTask(Task):
     ) -> Iterator[Sample]:
         """See `Task.samples`; `source.path` holds texts."""
         name = level.name if level else "all"
-        pool = paragraphs(documents(source))
+        pool = paragraphs(texts(source))
         if len(pool) < 3:
             raise InputError(f"The texts hold {len(pool)} paragraphs; a summary needs 3.")
         for i in range(n):

@@ -13,16 +13,17 @@ Cost: a few measurements of the prompt a sample.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from unspool.errors import InputError
 from unspool.evaluation.spec import LengthLevel, Sample, Sizer, Source, TaskSpec, fingerprint
 from unspool.evaluation.tasks._fit import Fitter
-from unspool.evaluation.tasks._passages import documents, enough, paragraphs, python_files
+from unspool.evaluation.tasks._passages import enough, paragraphs, python_files
+from unspool.evaluation.tasks._texts import texts
 from unspool.evaluation.tasks.base import GENERATED, Task
-from unspool.evaluation.tasks.longbench.code import Place, place, snippets
+from unspool.evaluation.tasks.longbench.code import File, Place, place, snippets
 from unspool.evaluation.tasks.longbench.facts import DATASETS, NEVER_CHAT
 from unspool.evaluation.tasks.longbench.metric import LongBenchMetric
 from unspool.evaluation.tasks.longbench.passages import abstract, commonness, numbered
@@ -71,7 +72,7 @@ class Fit:
         return found
 
 
-Maker: TypeAlias = Callable[[random.Random, Source, Fit], Made]
+Maker: TypeAlias = Callable[[random.Random, Any, Fit], Made]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,8 @@ class TwinTask(Task):
     """One twin; `make` draws a sample."""
 
     template: str
+    prepare: Callable[[Source], Any]
+    """What the samples are drawn from."""
     make: Maker
 
     def samples(
@@ -98,9 +101,10 @@ class TwinTask(Task):
             return size(pieces.prefix + pieces.context + pieces.query)
 
         fit = Fit(level.upper if level else None, measure)
+        material = self.prepare(source)
         for i in range(n):
             draw = random.Random(f"{seed}:{self.spec.name}:{name}:{i}")
-            made = self.make(draw, source, fit)
+            made = self.make(draw, material, fit)
             yield Sample(
                 id=f"{name}-{i}",
                 parts=parts(self.template, made.context, made.question),
@@ -112,10 +116,18 @@ class TwinTask(Task):
             )
 
 
-def _make_count(draw: random.Random, source: Source, fit: Fit) -> Made:
-    """Paragraphs of which some come again; the answer is how many there are once each."""
-    pool = paragraphs(documents(source))
+def _paragraphs(source: Source) -> list[str]:
+    pool = paragraphs(texts(source))
     enough(pool, 2, "paragraphs")
+    return pool
+
+
+def _files(source: Source) -> tuple[File, ...]:
+    return python_files(source.path)
+
+
+def _make_count(draw: random.Random, pool: list[str], fit: Fit) -> Made:
+    """Paragraphs of which some come again; the answer is how many there are once each."""
     fresh = draw.sample(pool, len(pool))
     share = draw.uniform(1 / 3, 1)
     order: list[str] = []
@@ -134,10 +146,8 @@ def _make_count(draw: random.Random, source: Source, fit: Fit) -> Made:
     return Made(numbered(shown), "", str(len(set(shown))))
 
 
-def _make_retrieval(draw: random.Random, source: Source, fit: Fit) -> Made:
+def _make_retrieval(draw: random.Random, pool: list[str], fit: Fit) -> Made:
     """Paragraphs, and the abstract of one; the answer is its number."""
-    pool = paragraphs(documents(source))
-    enough(pool, 2, "paragraphs")
     order = draw.sample(pool, len(pool))
     question = abstract(order[0], commonness(tuple(pool)))
     where = draw.random()
@@ -166,15 +176,14 @@ def _must_fill(k: int, most: int, fit: Fit) -> None:
         )
 
 
-def _make_line(draw: random.Random, source: Source, fit: Fit) -> Made:
+def _make_line(draw: random.Random, files: Sequence[File], fit: Fit) -> Made:
     """The lines before one of a file; the answer is that line."""
-    found, k = _filled(draw, source, fit, lambda at: (at.before, ""))
+    found, k = _filled(draw, files, fit, lambda at: (at.before, ""))
     return Made(_joined(found.before[-k:]), "", found.answer)
 
 
-def _make_repository(draw: random.Random, source: Source, fit: Fit) -> Made:
+def _make_repository(draw: random.Random, files: Sequence[File], fit: Fit) -> Made:
     """Definitions from other files and the lines before one of this file; the answer is it."""
-    files = python_files(source.path)
     for _ in range(_TRIES):
         at = place(draw, files, fewest=8)
         shown = _joined([*at.imports, *at.before[-_NEAR_LINES:]])
@@ -196,12 +205,11 @@ def _make_repository(draw: random.Random, source: Source, fit: Fit) -> Made:
 
 def _filled(
     draw: random.Random,
-    source: Source,
+    files: Sequence[File],
     fit: Fit,
     split: Callable[[Place], tuple[list[str], str]],
 ) -> tuple[Place, int]:
     """A place with enough lines before it to fill the level, and how many fit."""
-    files = python_files(source.path)
     for _ in range(_TRIES):
         at = place(draw, files, fewest=8)
         lines, question = split(at)
@@ -225,17 +233,17 @@ def _joined(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-_MAKERS: dict[str, tuple[str, Maker]] = {
-    "passage_count": ("passage_count", _make_count),
-    "passage_retrieval": ("passage_retrieval_en", _make_retrieval),
-    "lcc": ("lcc", _make_line),
-    "repobench-p": ("repobench-p", _make_repository),
+_MAKERS: dict[str, tuple[str, Callable[[Source], Any], Maker]] = {
+    "passage_count": ("passage_count", _paragraphs, _make_count),
+    "passage_retrieval": ("passage_retrieval_en", _paragraphs, _make_retrieval),
+    "lcc": ("lcc", _files, _make_line),
+    "repobench-p": ("repobench-p", _files, _make_repository),
 }
 
 
 def make_twin(name: str) -> TwinTask:
     """The twin of that name, with the project's own prompt."""
-    dataset, maker = _MAKERS[name]
+    dataset, prepare, maker = _MAKERS[name]
     facts = DATASETS[dataset]
     metric = LongBenchMetric(dataset=dataset)
     return TwinTask(
@@ -252,5 +260,6 @@ def make_twin(name: str) -> TwinTask:
         ),
         metric=metric,
         template=OWN[dataset],
+        prepare=prepare,
         make=maker,
     )

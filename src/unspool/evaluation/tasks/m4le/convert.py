@@ -176,11 +176,13 @@ class Converter:
 
     def _usable(self, pool: Sequence[Labelled], level: LengthLevel, size: Sizer) -> list[Labelled]:
         """Texts that can be part of a level: short ones, cut in two where halves are asked for."""
+        once = list({each.text: each for each in reversed(pool)}.values())[::-1]
         if self.ability == "global":
-            return list(pool)
+            return once
         most = level.upper // _SHARE
-        found = [e for e in pool if self.ability != "semantic-single" or _halves(e.text)]
-        found = [each for each in found if size(each.text) <= most]
+        found = [each for each in once if size(each.text) <= most]
+        if self.ability == "semantic-single":
+            found = _distinct_halves(found)
         if len(found) < 4:
             raise InputError(
                 f"Four texts of at most {most} {level.unit} are needed for a length of "
@@ -374,6 +376,18 @@ def _halves(text: str) -> tuple[str, str] | None:
     end = min(ends, key=lambda each: abs(each - len(text) // 2))
     first, second = text[:end].strip(), text[end:].strip()
     return (first, second) if first and second else None
+
+
+def _distinct_halves(texts: Sequence[Labelled]) -> list[Labelled]:
+    """Texts that can be cut in two, no half of which is a half of a text before."""
+    seen: set[str] = set()
+    found = []
+    for each in texts:
+        halves = _halves(each.text)
+        if halves and not seen.intersection(halves):
+            seen.update(halves)
+            found.append(each)
+    return found
 
 
 def _words(text: str) -> int:

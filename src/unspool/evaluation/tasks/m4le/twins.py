@@ -13,7 +13,7 @@ import ast
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from unspool.corpus.readers import read_documents
 from unspool.errors import InputError
@@ -34,9 +34,8 @@ from unspool.evaluation.tasks.m4le.wording import EN
 
 LEVELS = tuple(LengthLevel("words", n, lower=n // 2) for n in (256, 512, 1000, 2000))
 _PACKAGES = frozenset({
-    "asyncio", "concurrent", "ctypes", "datetime", "decimal", "email", "http", "importlib",
-    "logging", "mailbox", "multiprocessing", "tarfile", "turtle", "typing", "unittest", "urllib",
-    "xml", "zipfile",
+    "asyncio", "concurrent", "email", "http", "importlib", "logging", "mailbox", "tarfile",
+    "turtle", "urllib", "xml", "zipfile",
 })  # fmt: skip
 _FEWEST, _MOST = 12, 80
 """Words of a docstring that is taken."""
@@ -78,15 +77,10 @@ def labelled(source: Source, *, whole: bool = False) -> list[Labelled]:
     Raises:
         InputError: A document has no label and lies in no folder that could be one.
     """
-    return list(_labelled(source.path, whole))
-
-
-@lru_cache(maxsize=4)
-def _labelled(path: str | None, whole: bool) -> tuple[Labelled, ...]:
-    if path is None:
-        return _modules() if whole else _docstrings()
+    if source.path is None:
+        return list(_modules() if whole else _docstrings())
     found = []
-    for document in read_documents(path):
+    for document in read_documents(source.path):
         label = document.meta.get("label")
         if label is None and "/" in document.id:
             label = document.id.partition("/")[0]
@@ -97,9 +91,10 @@ def _labelled(path: str | None, whole: bool) -> tuple[Labelled, ...]:
             )
         if document.text.strip():
             found.append(Labelled(document.text.strip(), str(label)))
-    return tuple(found)
+    return found
 
 
+@cache
 def _modules() -> tuple[Labelled, ...]:
     return tuple(Labelled(text, package) for package, text in _standard() if text.strip())
 
@@ -112,6 +107,7 @@ def _standard() -> Iterator[tuple[str, str]]:
             yield package, text
 
 
+@cache
 def _docstrings() -> tuple[Labelled, ...]:
     found: dict[str, Labelled] = {}
     for package, text in _standard():
