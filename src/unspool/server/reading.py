@@ -97,8 +97,10 @@ def _answer(
     with tempfile.TemporaryDirectory(prefix="unspool-read-") as folder:
         path = Path(folder) / name
         path.write_bytes(data)
-        found = ask([path], question, model=model, max_tokens=_MAX_TOKENS, progress=progress)
-    return shown_answer(found, name, data)
+        most = _MAX_TOKENS if model.window is None else min(_MAX_TOKENS, model.window // 4)
+        found = ask([path], question, model=model, max_tokens=max(1, most), progress=progress)
+    values = shown_answer(found, name, data)
+    return {**values, "is_full": found.usage.output_tokens >= most}
 
 
 def shown_answer(found: Answer, name: str, data: bytes) -> dict[str, Any]:
@@ -107,7 +109,6 @@ def shown_answer(found: Answer, name: str, data: bytes) -> dict[str, Any]:
         "answer": found.text,
         "unsupported": found.unsupported,
         "usage": found.usage,
-        "is_full": found.usage.output_tokens >= _MAX_TOKENS,
         "passages": len(found.evidence),
         "jumps": list(range(len(found.evidence))),
     }
