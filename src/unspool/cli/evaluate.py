@@ -42,6 +42,7 @@ def run(
     out: str,
     model: str | None = None,
     endpoint: str | None = None,
+    method: str | None = None,
     lengths: str | None = None,
     depths: str | None = None,
     limit: int | None = None,
@@ -69,6 +70,8 @@ def run(
         model: A Hugging Face id, a folder with a model, or the name that the endpoint serves.
             Default: SmolLM2-135M-Instruct, which comes with the package.
         endpoint: An OpenAI-compatible server, such as http://localhost:8000/v1.
+        method: How the model reads past its window, such as lm-infinite or infllm:top_k=8.
+            'unspool list methods' shows them.
         lengths: Levels in each task's own unit, such as 512,4k,8k. k is 1,024 for tokens, else
             1,000. Default: the tasks' own levels.
         depths: Where the needed text is put, in percent, such as 0,25,50,75,100.
@@ -104,7 +107,7 @@ def run(
     }
     chosen, resolved = _resolve(tasks, settings, Path(out), resume)
     table = read_prices(prices) if prices is not None else None
-    loaded = _load(model, endpoint)
+    loaded = _load(model, endpoint, method)
     counter = _tokenizer(tokenizer)
     shared: dict[str, Any] = {
         "settings": resolved,
@@ -381,10 +384,10 @@ def _resolve(
     return tasks, RunSettings(**settings)
 
 
-def _load(model: str | None, endpoint: str | None) -> Any:
+def _load(model: str | None, endpoint: str | None, method: str | None) -> Any:
     from unspool.backends.load import load_model
 
-    return load_model(model, endpoint=endpoint)
+    return load_model(model, endpoint=endpoint, method=method)
 
 
 def _tokenizer(name: str | None) -> Any:
