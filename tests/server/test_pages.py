@@ -188,7 +188,7 @@ def test_reading_answers_with_evidence(
 ) -> None:
     monkeypatch.setenv("UNSPOOL_DATA", str(tmp_path))
     pytest.importorskip("bm25s")
-    model = ScriptedModel(lambda prompt: "In the <blue> teapot.", window=100)
+    model = ScriptedModel(lambda prompt: "In the <blue> teapot.", window=200)
     client = Client(make_app(ServerSettings(), {"main": (index_dir,)}, model))
     filler = "\n\n".join(f"Paragraph {n} tells of sheep and weather." for n in range(40))
     text = f"{filler}\n\nThe brass key lies in the blue teapot.\n\n{filler}"

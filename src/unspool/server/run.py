@@ -141,7 +141,8 @@ def _work(
     server = uvicorn.Server(config)
     if announce:
         _announce(settings, served, listening)
-    server.run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # raised again after an orderly end
+        server.run(sockets=[listening])
 
 
 def _load(served: Served) -> LanguageModel | None:
