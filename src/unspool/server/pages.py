@@ -274,9 +274,9 @@ async def trace_form(request: Request) -> Response:
 @router.post("/trace")
 async def trace(request: Request) -> Response:
     """A pasted text with the pieces marked that stand in a corpus."""
-    form = await request.form(max_part_size=4 * _MOST_TRACED)
-    text = str(form.get("text") or "").replace("\r\n", "\n")
-    name, shortest = str(form.get("in") or ""), str(form.get("min_length") or "20")
+    async with request.form(max_part_size=4 * _MOST_TRACED) as form:
+        text = str(form.get("text") or "").replace("\r\n", "\n")
+        name, shortest = str(form.get("in") or ""), str(form.get("min_length") or "20")
     template = "traced.html" if _is_part(request) else "trace.html"
     values: dict[str, Any] = {"page": "trace", "text": text, "chosen": name}
     values |= {"segments": [], "spans": [], "min_length": 20}
@@ -317,9 +317,10 @@ async def login_form(request: Request) -> Response:
 @router.post("/login")
 async def login(request: Request) -> Response:
     """Keep a proof of the token in a cookie that other sites cannot send."""
-    form = await request.form(max_part_size=schemas.MAX_CONTEXT)
+    async with request.form(max_part_size=schemas.MAX_CONTEXT) as form:
+        given = str(form.get("token") or "")
     token = service_of(request).settings.token
-    if not is_token(str(form.get("token") or ""), token):
+    if not is_token(given, token):
         return page(request, "login.html", 403, problem="This is not the token of the service.")
     answer = RedirectResponse("/", 303)
     answer.set_cookie(

@@ -38,9 +38,12 @@ async def form(request: Request) -> Response:
 async def read(request: Request) -> Response:
     """The answer to a question about a text."""
     service = service_of(request)
-    given = await request.form(max_part_size=service.settings.max_upload)
-    question = str(given.get("question") or "").strip()
-    text, file = given.get("text"), given.get("file")
+    async with request.form(max_part_size=service.settings.max_upload) as given:
+        question = str(given.get("question") or "").strip()
+        text, file = str(given.get("text") or "").replace("\r\n", "\n"), given.get("file")
+        uploaded = isinstance(file, UploadFile) and bool(file.filename)
+        given_name = file.filename or "" if isinstance(file, UploadFile) else ""
+        data = await file.read() if isinstance(file, UploadFile) and uploaded else text.encode()
     part = request.headers.get("hx-request") == "true"
     template = "answer.html" if part else "read.html"
     values: dict[str, Any] = {"page": "read", "question": question, "text": ""}
@@ -50,11 +53,9 @@ async def read(request: Request) -> Response:
             raise ServiceError(404, "model_not_found", "No model is served here.")
         if not question:
             raise ServiceError(400, "bad_input", "The question is empty.")
-        name, data = "text.txt", str(text or "").replace("\r\n", "\n").encode("utf-8", "replace")
-        if isinstance(file, UploadFile) and file.filename:
-            name, data = _safe_name(file.filename), await file.read()
-        elif not part:
-            values["text"] = str(text or "")
+        name = _safe_name(given_name) if uploaded else "text.txt"
+        if not part:
+            values["text"] = text
         if not data.strip():
             raise ServiceError(400, "bad_input", "There is no text. Paste one, or drop a file.")
 
