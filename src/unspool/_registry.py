@@ -19,6 +19,10 @@ _TASK_ROOM = "unspool.evaluation.tasks"
 _TASKS = {
     "ada-leval": "bestanswer bestanswer_choice tsort tsort_choice",
     "giraffe": "altered freeform lines",
+    "long-icl": (
+        "banking77 dialogre discovery fewnerd goemotion modules modules_choice tacred "
+        "tacred_grouped"
+    ),
     "lv-eval": (
         "cmrc_mixup dureader_mixup factrecall_en factrecall_twin factrecall_zh hotpotwikiqa_mixup "
         "lic_mixup loogle_CR_mixup loogle_MIR_mixup loogle_SD_mixup mixup_twin mixup_twin_choice "
@@ -64,6 +68,7 @@ _TASKS = {
 _TABLES: dict[str, dict[str, str]] = {
     "method": {
         "dense": "unspool.methods:DenseMethod",
+        "squeezed": "unspool.attention.squeezed:Squeezed",
         "snapkv": "unspool.caches.snapkv:SnapKV",
         "think": "unspool.caches.think:ThinK",
         "quantise": "unspool.caches.quantise:Quantise",

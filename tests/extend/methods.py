@@ -27,6 +27,11 @@ LAWS: dict[str, Laws] = {
     "lm-infinite-top-k": Laws(
         "lm-infinite:local=48,sinks=4,top_k=3,top_k_from_layer=0", exact_within=48
     ),
+    "infllm": Laws(
+        "infllm:local=48,init=4,block=8,top_k=3,representatives=2,exec_block=16",
+        exact_within=48,
+        chunk=16,
+    ),
     "streaming-llm": Laws("streaming-llm:window=48,sinks=4", exact_within=48, bounded=True),
     "self-extend": Laws("self-extend:neighbours=48,group=4", exact_within=48),
     "dual-chunk": Laws("dual-chunk:chunk=48,window=64", exact_within=48),
