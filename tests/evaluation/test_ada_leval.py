@@ -8,6 +8,7 @@ import random
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,26 @@ from unspool.backends.scripted import ScriptedModel
 from unspool.errors import ConfigError, InputError, MissingData
 from unspool.evaluation.spec import LengthLevel, Response, Sample, Source
 from unspool.evaluation.tasks import ada_leval, find_tasks
+from unspool.evaluation.tasks.ada_leval import sources
 from unspool.evaluation.tasks.ada_leval.data import read_table, reference
 from unspool.evaluation.tasks.ada_leval.score import released_label, released_order
 from unspool.types import Document
 
 GOLD = [3, 1, 4, 2]
+ALL_MODULES = sources.MODULES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_modules() -> Iterator[None]:
+    """Parse a handful of the standard library's files in place of all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "MODULES", "argparse calendar configparser difflib logging/__init__"
+                      " mailbox optparse shutil statistics tarfile")  # fmt: skip
+        sources.standard_library.cache_clear()
+        yield
+    sources.standard_library.cache_clear()
+
+
 CRASH = "crash"
 
 # reply, released verdict (True, False, or CRASH), strict verdict
@@ -322,9 +338,17 @@ def test_too_few_distractors_are_counted() -> None:
         ada_leval.Thread("q", "Why?", ("a", "b"), 2)
 
 
-def test_standard_library_threads_have_one_right_answer() -> None:
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_standard_library_threads_have_one_right_answer(
+    few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not few:
+        monkeypatch.setattr(sources, "MODULES", ALL_MODULES)
+        sources.standard_library.cache_clear()
     found = ada_leval.standard_library()
-    assert len(found) > 500
+    if not few:
+        sources.standard_library.cache_clear()
+    assert len(found) > (150 if few else 1500)
     assert len({t.question for t in found}) > 0.95 * len(found)
     assert all(t.answers[t.accepted] not in t.answers[1:] for t in found)
     assert all(t.tags[1] == "python" for t in found)

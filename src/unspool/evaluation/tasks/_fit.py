@@ -31,33 +31,31 @@ class Fitter:
             size_of: Size of the whole prompt with so many units; must not fall as they grow.
         """
         below, above = self.low - 1, self.most + 1 if self.most is not None else None
-        known: list[tuple[int, int]] = []
+        known: tuple[int, int] | None = None
         count = self._guess if above is None else min(self._guess, above - 1)
         while below + 1 != above and (above is None or below < count < above):
             size = size_of(count)
-            self._learn(known, count, size)
+            known = self._learn(known, count, size)
             room = self.limit - size
             if room >= 0:
                 below = count
-                if room < self._unit:
+                if self._unit and room < self._unit:
                     break
-                count += max(1, int(room / self._unit)) if self._unit else max(1, count)
+                count += max(1, int(room / self._unit) if self._unit else count)
                 if above is not None:
                     count = min(count, above - 1)
             else:
                 above = count
-                back = int(-room / self._unit) + 1 if self._unit else 1
-                count = max(count - back, below + 1)
+                back = int(-room / self._unit) + 1 if self._unit else (count - below) // 2
+                count = max(count - max(1, back), below + 1)
         if below >= self.low:
             self._guess = below
         return below
 
-    def _learn(self, known: list[tuple[int, int]], count: int, size: int) -> None:
-        """Size of a unit, from two counts of this call, or from one for want of a second."""
-        if known and known[-1][0] != count:
-            slope = (size - known[-1][1]) / (count - known[-1][0])
+    def _learn(self, known: tuple[int, int] | None, count: int, size: int) -> tuple[int, int]:
+        """The size of a unit, from two counts of one call."""
+        if known is not None and known[0] != count:
+            slope = (size - known[1]) / (count - known[0])
             if slope > 0:
                 self._unit = slope
-        elif not self._unit and count > 0:
-            self._unit = size / count
-        known.append((count, size))
+        return count, size

@@ -22,7 +22,7 @@ from unspool.errors import InputError
 from unspool.evaluation.spec import Source
 from unspool.evaluation.tasks.ada_leval.bestanswer import Thread
 
-_MODULES = (
+MODULES = (
     "_pydecimal _pyio argparse ast asyncio/base_events asyncio/streams asyncio/tasks bdb bisect "
     "calendar cgitb cmd code codecs collections/__init__ compileall configparser contextlib copy "
     "csv dataclasses datetime difflib dis doctest email/message email/utils enum filecmp fileinput "
@@ -86,7 +86,7 @@ def standard_library() -> tuple[Thread, ...]:
     """Threads of functions of the standard library, in the order of modules and lines."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     found: list[Thread] = []
-    for name in _MODULES.split():
+    for name in MODULES.split():
         file = folder / f"{name}.py"
         if file.is_file():
             found += _of_module(name.replace("/", "."), file.read_text(encoding="utf-8"))
