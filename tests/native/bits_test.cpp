@@ -1,25 +1,12 @@
 // The hybrid bit vector and the prefix codes against loops over plain arrays.
 //
 // Built and run by test_native_bits.py, with and without sanitizers. Prints the number of checks.
-#include <cstdio>
-#include <cstdlib>
 #include <numeric>
-#include <random>
-#include <string>
-#include <vector>
 
 #include "bits.hpp"
-#include "huffman.hpp"
+#include "loops.hpp"
 
 using namespace unspool;
-
-static u64 g_checks = 0;
-[[noreturn]] static void fail(const std::string& what) {
-  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
-// A macro, so that the message is put together only for a failure.
-#define check(holds, what) (++g_checks, (holds) ? void() : fail(what))
 
 static void test_vector(const std::string& folder, const std::vector<bool>& bits,
                         const std::string& name) {
@@ -28,10 +15,7 @@ static void test_vector(const std::string& folder, const std::vector<bool>& bits
   for (u32 i = 0; i < n; ++i) words[i / 64] |= u64{bits[i]} << (i % 64);
   std::vector<u8> out(37, 0xAB);  // a unit may start anywhere in a file
   append_unit(out, words.data(), n);
-  const std::string path = folder + "/unit";
-  FILE* file = std::fopen(path.c_str(), "wb");
-  if (!file || std::fwrite(out.data(), 1, out.size(), file) != out.size()) std::abort();
-  std::fclose(file);
+  const std::string path = write_unit(folder, out);
   for (const bool ram : {false, true}) {
     const MappedFile mapped(path, ram);
     const BitUnit unit = BitUnit::at(37, n);
@@ -92,36 +76,6 @@ int main(int argc, char** argv) {
     for (u32 i = 0; i < 256; ++i) changes[i] = count && (i * count / 256) % 2;
     test_vector(folder, changes, std::to_string(count) + " changes");
   }
-
-  // Prefix codes: complete, prefix-free, within the limit, and within 1 bit of the entropy's floor.
-  for (u32 sigma = 1; sigma <= 300; sigma = sigma < 20 ? sigma + 1 : sigma * 3 / 2) {
-    for (int kind = 0; kind < 3; ++kind) {
-      std::vector<u64> frequency(sigma);
-      u64 a = 1, b = 1;
-      for (u32 c = 0; c < sigma; ++c) {
-        frequency[c] = kind == 0 ? 1 + random() % 1000 : kind == 1 ? a : random() % 2;
-        if (b < u64{1} << 40) {
-          b += a;
-          std::swap(a, b);
-        }
-      }
-      const u32 limit = 24;
-      const auto length = huffman_lengths(frequency, limit);
-      u64 kraft = 0, used = 0;
-      for (u32 c = 0; c < sigma; ++c) {
-        check((length[c] != 0) == (frequency[c] != 0) || used < 2, "a code for what occurs");
-        check(length[c] <= limit, "code within the limit");
-        used += frequency[c] != 0;
-        if (length[c]) kraft += u64{1} << (limit - length[c]);
-      }
-      if (used < 2) continue;
-      check(kraft == u64{1} << limit, "codes are complete");
-      const auto book = make_codes(length);
-      for (u32 x = 0; x < sigma; ++x)
-        for (u32 y = 0; y < sigma; ++y)
-          if (x != y && length[x] && length[y] && length[x] <= length[y])
-            check(book.code[y] >> (length[y] - length[x]) != book.code[x], "no code begins another");
-    }
-  }
-  std::printf("%llu checks\n", static_cast<unsigned long long>(g_checks));
+  check_codes(random, 24, 1);
+  return report();
 }

@@ -28,7 +28,7 @@ def test_bits_and_codes_against_loops(tmp_path: Path, kind, name):
     program = tmp_path / name
     sources = [f"tests/native/{name}_test.cpp", f"native/{name}.cpp", "native/mapped_file.cpp"]
     flags = [*FLAGS[kind], *(VECTORS if kind != "without-vectors" else [])]
-    command = [str(COMPILER), "-std=c++20", *flags, "-Inative", *sources]
+    command = [str(COMPILER), "-std=c++20", *flags, "-Inative", "-Itests/native", *sources]
     built = subprocess.run(
         [*command, "-o", str(program)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
