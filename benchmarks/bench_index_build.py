@@ -26,12 +26,20 @@ CORPORA = ("docs", "distinct", "twice")
 TESTS = ("tests/native/test_native_sa.py",)
 
 
-def ours(corpus: str, megabytes: int, tier: str, workers: int, memory: str, samples: str) -> Timed:
+def ours(
+    corpus: str,
+    megabytes: int,
+    tier: str,
+    workers: int,
+    memory: str,
+    samples: str,
+    store_text: str | None = None,
+) -> Timed:
     """Our build of a workload; the directory stays for the benchmarks of queries."""
     import unspool
 
     workload = Workload.make(corpus, megabytes)
-    out = workload.ours(tier, samples)
+    out = workload.ours(tier, samples, store_text)
     shutil.rmtree(out, ignore_errors=True)
     every, inverse = (int(n) for n in samples.split("-"))
 
@@ -44,6 +52,7 @@ def ours(corpus: str, megabytes: int, tier: str, workers: int, memory: str, samp
             memory=memory,
             sa_sample=every,
             isa_sample=inverse,
+            store_text=store_text,
         )
         found = {"seconds": report.seconds, "bytes": report.bytes_index}
         with unspool.open_index(out) as ix:
@@ -71,7 +80,7 @@ def index_build(corpus: str, megabytes: int) -> Timed:
 @benchmark(
     "index-build-sa",
     tests=TESTS,
-    against=("infini-gram", "infini-gram-2x1", "pydivsufsort", "tokengrams"),
+    against=("infini-gram", "infini-gram-2x1", "pydivsufsort", "tokengrams", "py-infinigram"),
     sweep={"corpus": CORPORA, "megabytes": (200, 20)},
     unit="MB/s",
     fresh=True,
@@ -109,6 +118,26 @@ def index_build_core(corpus: str, megabytes: int, tier: str) -> Timed:
 def index_size(samples: str, corpus: str, megabytes: int) -> Timed:
     """Bytes of the whole directory to bytes of text, at two densities of samples."""
     made = ours(corpus, megabytes, "fm", 2, "4GiB", samples)
+
+    def call() -> dict[str, Any]:
+        found = made.call()
+        assert isinstance(found, dict)
+        return {**found, "value": found["size_ratio"]}
+
+    return Timed(call)
+
+
+@benchmark(
+    "index-size-text",
+    tests=TESTS,
+    sweep={"tier": ("fm",), "corpus": ("docs", "distinct"), "megabytes": (200,)},
+    unit="of the text",
+    fresh=True,
+    runs=1,
+)
+def index_size_text(tier: str, corpus: str, megabytes: int) -> Timed:
+    """The same with the text kept beside the index (`store_text="zstd"`)."""
+    made = ours(corpus, megabytes, tier, 2, "4GiB", "32-64", "zstd")
 
     def call() -> dict[str, Any]:
         found = made.call()

@@ -23,16 +23,18 @@ BATCH = 1000
 EXTRACT = 512
 
 
-def opened(corpus: str, megabytes: int, tier: str) -> tuple[Any, Workload]:
+def opened(
+    corpus: str, megabytes: int, tier: str, store_text: str | None = None
+) -> tuple[Any, Workload]:
     """Our index of a workload, as built with two workers."""
     import unspool
 
     workload = Workload.make(corpus, megabytes)
-    directory = workload.ours(tier, "32-64")
+    directory = workload.ours(tier, "32-64", store_text)
     try:
         return unspool.open_index(directory), workload
     except UnspoolError:  # not built yet, or by code with another format
-        ours(corpus, megabytes, tier, 2, "4GiB", "32-64").call()
+        ours(corpus, megabytes, tier, 2, "4GiB", "32-64", store_text).call()
     return unspool.open_index(directory), workload
 
 
@@ -146,20 +148,10 @@ def index_locate(tier: str, corpus: str, megabytes: int) -> Timed:
     return Timed(call)
 
 
-@benchmark(
-    "index-extract",
-    tests=TESTS,
-    against=("sdsl-rrr127", "sdsl-hyb16"),
-    sweep=SWEEP,
-    unit="µs",
-    fresh=True,
-    runs=5,
-)
-def index_extract(tier: str, corpus: str, megabytes: int) -> Timed:
+def extracts(ix: Any) -> Timed:
     """512 bytes from a random place of a document that is at least so long."""
     import numpy as np
 
-    ix, _ = opened(corpus, megabytes, tier)
     rng = np.random.default_rng(0)
     lengths = np.array([ix.document_length(number) for number in range(len(ix))])
     long_enough = np.flatnonzero(lengths >= EXTRACT)
@@ -173,11 +165,49 @@ def index_extract(tier: str, corpus: str, megabytes: int) -> Timed:
     return Timed(lambda: statistics.median(timed(extract, places)[0]))
 
 
+@benchmark(
+    "index-extract",
+    tests=TESTS,
+    against=("sdsl-rrr127", "sdsl-hyb16"),
+    sweep=SWEEP,
+    unit="µs",
+    fresh=True,
+    runs=5,
+)
+def index_extract(tier: str, corpus: str, megabytes: int) -> Timed:
+    """Quoting from the index itself."""
+    return extracts(opened(corpus, megabytes, tier)[0])
+
+
+@benchmark(
+    "index-extract-text",
+    tests=TESTS,
+    sweep={**SWEEP, "tier": ("fm",)},
+    unit="µs",
+    fresh=True,
+    runs=5,
+)
+def index_extract_text(tier: str, corpus: str, megabytes: int) -> Timed:
+    """Quoting from the text that `store_text="zstd"` keeps beside the index."""
+    return extracts(opened(corpus, megabytes, tier, "zstd")[0])
+
+
+@benchmark("index-matches", tests=TESTS, sweep=SWEEP, unit="µs", fresh=True, runs=5)
+def index_matches(tier: str, corpus: str, megabytes: int) -> Timed:
+    """The longest match of every start of 500 bytes, which are eight prompts joined."""
+    ix, workload = opened(corpus, megabytes, tier)
+    prompts = [p for p, _ in workload.asked["prompts"]]
+    texts = ["".join(prompts[i : i + 8])[:500] for i in range(0, len(prompts) - 7, 8)]
+    return Timed(lambda: statistics.median(timed(ix.longest_match, texts)[0]))
+
+
 SDSL = ["sdsl-rrr127", "sdsl-rrr63", "sdsl-hyb16"]
 register_query_peers(
-    "index-count", "counts", ["infini-gram", "fm-index", "tokengrams", "pydivsufsort", *SDSL]
+    "index-count",
+    "counts",
+    ["infini-gram", "fm-index", "tokengrams", "pydivsufsort", "py-infinigram", *SDSL],
 )
-register_query_peers("index-infgram-prob", "prob", ["infini-gram"])
-register_query_peers("index-next", "next", ["infini-gram"])
+register_query_peers("index-infgram-prob", "prob", ["infini-gram", "py-infinigram"])
+register_query_peers("index-next", "next", ["infini-gram", "py-infinigram"])
 register_query_peers("index-locate", "locate", ["infini-gram", "fm-index", *SDSL])
 register_query_peers("index-extract", "extract", SDSL)

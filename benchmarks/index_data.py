@@ -87,8 +87,8 @@ class Workload:
     def built(self, contender: str) -> Path:
         return self.folder / "built" / contender
 
-    def ours(self, tier: str, samples: str) -> Path:
-        return self.built(f"unspool-{tier}-{samples}")
+    def ours(self, tier: str, samples: str, store_text: str | None = None) -> Path:
+        return self.built("-".join(["unspool", tier, samples, *filter(None, [store_text])]))
 
     def release(self) -> None:
         """Forget the queries, so that they do not weigh on a measurement of memory."""

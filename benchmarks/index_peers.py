@@ -34,6 +34,7 @@ PYTHON_PEERS: dict[str, tuple[str, str, dict[str, str], int]] = {
     "fm-index": ("fm_index_peer.py", "fm-index", {}, 200),
     "tokengrams": ("tokengrams_peer.py", "tokengrams", {}, 20),
     "pydivsufsort": ("pydivsufsort_peer.py", "pydivsufsort", {}, 200),
+    "py-infinigram": ("py_infinigram_peer.py", "py-infinigram", {}, 200),
 }
 SDSL_PEERS = {f"sdsl-{kind}": kind for kind in sdsl.TYPES}
 
