@@ -49,8 +49,11 @@ inline void store(void* p, T value) {
   std::memcpy(p, &value, sizeof(T));
 }
 
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
-inline void prefetch_write(const void* p) { __builtin_prefetch(p, 1, 3); }
+// GCC takes a function that only prefetches for one without effect and drops the calls that it has
+// not inlined by then.
+#define UNSPOOL_ALWAYS_INLINE [[gnu::always_inline]] inline
+UNSPOOL_ALWAYS_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+UNSPOOL_ALWAYS_INLINE void prefetch_write(const void* p) { __builtin_prefetch(p, 1, 3); }
 
 #define UNSPOOL_LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNSPOOL_UNLIKELY(x) __builtin_expect(!!(x), 0)

@@ -1,9 +1,11 @@
-// What every bound function needs: the GIL released, queries borrowed, results handed over.
+// What every bound function needs: an open index, the GIL released, queries borrowed, results handed
+// over.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,8 +28,10 @@ struct Native {
   nb::gil_scoped_release release;
 };
 
+// An array of numbers that Python hands over.
 template <class T>
-using Array = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+using Given = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ids = Given<u32>;
 
 template <class T>
 nb::object to_numpy(std::vector<T>&& values, std::initializer_list<std::size_t> shape = {}) {
@@ -38,11 +42,40 @@ nb::object to_numpy(std::vector<T>&& values, std::initializer_list<std::size_t> 
   return nb::cast(nb::ndarray<nb::numpy, T>(owned->data(), dims.size(), dims.data(), owner));
 }
 
-using Ids = nb::ndarray<const u32, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+inline nb::bytes to_bytes(const std::string& data) { return nb::bytes(data.data(), data.size()); }
 
-// Queries borrowed from Python objects, which must stay alive; `keep` holds what was converted.
+// The class Index of Python: an index until it is closed.
+class Index {
+ public:
+  explicit Index(std::unique_ptr<IndexBase> index) : index_(std::move(index)) {}
+
+  void close() { index_.reset(); }
+  // A query that runs while another thread closes the index keeps it open until its end.
+  std::shared_ptr<IndexBase> get() const {
+    if (!index_) throw BadQuery("This index is closed.");
+    return index_;
+  }
+
+ private:
+  std::shared_ptr<IndexBase> index_;
+};
+
+// Queries borrowed from Python objects, which must stay alive; `keep_` holds what was converted.
 class Queries {
  public:
+  explicit Queries(nb::handle query) { add(query); }
+  explicit Queries(const nb::sequence& queries) {
+    views_.reserve(nb::len(queries));
+    // The items are kept alive here: another thread may change the list while the GIL is released.
+    for (nb::handle item : queries) {
+      objects_.push_back(nb::borrow(item));
+      add(item);
+    }
+  }
+  const QueryView* data() const { return views_.data(); }
+  u64 size() const { return views_.size(); }
+
+ private:
   void add(nb::handle object) {
     QueryView view;
     PyObject* p = object.ptr();
@@ -66,23 +99,12 @@ class Queries {
     }
     views_.push_back(view);
   }
-  void add_all(const nb::sequence& sequence) {
-    const std::size_t n = nb::len(sequence);
-    views_.reserve(n);
-    // The items are kept alive here: another thread may change the list while the GIL is released.
-    for (nb::handle item : sequence) {
-      objects_.push_back(nb::borrow(item));
-      add(item);
-    }
-  }
-  const QueryView* data() const { return views_.data(); }
-  u64 size() const { return views_.size(); }
-  const QueryView& operator[](std::size_t i) const { return views_[i]; }
-
- private:
   std::vector<QueryView> views_;
   std::vector<Ids> keep_;
   std::vector<nb::object> objects_;
 };
+
+void bind_build(nb::module_& m);
+void bind_questions(nb::class_<Index>& index);
 
 }  // namespace unspool

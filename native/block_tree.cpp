@@ -35,21 +35,22 @@ struct BlockCursor {
   void begin(u64 k) {
     b = tree->block(k);
     unit = tree->unit(b);
-    level = tree->file_->at(tree->level(b, 0), BlockTree::kLevel * (u64{b.levels} + 1));
     depth = 0;
-    prefetch(level);
-    prefetch(tree->file_->peek(unit.dir_entry(i)));
+    tree->file_->fetch(tree->level(b, 0));
+    tree->file_->fetch(unit.dir_entry(i));
   }
   void fetch_entry() {
+    if (depth == 0)
+      level = tree->file_->at(tree->level(b, 0), BlockTree::kLevel * (u64{b.levels} + 1));
     x = load<u32>(level) + i;
     if (UNSPOOL_UNLIKELY(x >= unit.size))
       throw Corrupt(tree->file_->path() + ": a position lies outside its block. The file is damaged.");
-    entry = tree->file_->at(unit.dir_entry(x), kQuadEntry);
-    prefetch(entry);
+    tree->file_->fetch(unit.dir_entry(x));
   }
   void fetch_chunk() {
+    entry = tree->file_->at(unit.dir_entry(x), kQuadEntry);
     place = quads::place(entry, x % kQuadSuper / kQuadChunk, 0);
-    prefetch(tree->file_->peek(unit.data + place.offset));
+    tree->file_->fetch(unit.data + place.offset);
   }
   void move() {
     const u32 chunk = x % kQuadSuper / kQuadChunk, inside = x % kQuadChunk;
@@ -72,7 +73,7 @@ struct BlockCursor {
 // range begins and ends in different blocks. Between two calls its next cache lines are on their way.
 struct StepCursor {
   const MappedFile* file;
-  const u8* head;         // the block's entries
+  const u8* entry;        // of the symbol in the block
   const u8* level;        // of the level we are on
   QuadUnit unit;
   u64 base;
@@ -85,7 +86,7 @@ struct StepCursor {
   u32 rank_i, rank_j;     // of the digit before the chunks
   u32 kind_i, kind_j;
   u32 code, left;         // the next digits of the code, highest first; levels to go
-  u32 origin, num_levels;
+  u32 num_levels;
 
   // Positions are relative to the block; an end may stand just past its last symbol.
   void begin(const BlockTree& tree, u64 k, u64 position_i, u64 position_j, u64* out_lo, u64* out_hi,
@@ -93,22 +94,24 @@ struct StepCursor {
     file = tree.file_;
     const BlockTree::Block b = tree.block(k);
     num_levels = b.levels;
-    // Entries and levels: one check for all that is read of them in this step.
-    head = file->at(b.offset, 8 * u64{tree.sigma_} + BlockTree::kLevel * (u64{num_levels} + 1));
-    origin = 8 * c;
-    level = head + 8 * tree.sigma_;
     unit = tree.unit(b);
     i = static_cast<u32>(position_i);
     j = static_cast<u32>(position_j);
     lo = out_lo;
     hi = out_hi;
-    prefetch(head + origin);
+    entry = file->at(b.offset + 8 * u64{c}, 8);
+    level = file->at(tree.level(b, 0), BlockTree::kLevel * (u64{num_levels} + 1));
+    prefetch(entry);
     prefetch(level);
-    prefetch(file->peek(unit.dir_entry(i)));
+    fetch_directory(i, j);
+  }
+  UNSPOOL_ALWAYS_INLINE void fetch_directory(u32 first, u32 second) const {
+    file->fetch(unit.dir_entry(first));
+    if (first / kQuadSuper != second / kQuadSuper) file->fetch(unit.dir_entry(second));
   }
   // Loads the symbol's entry; false where no level is needed.
   bool start() {
-    const u64 e = load<u64>(head + origin);
+    const u64 e = load<u64>(entry);
     base = e & kMask40;
     left = static_cast<u32>(e >> 59);
     if (left == 0 || left == BlockTree::kWholeBlock) {
@@ -116,13 +119,13 @@ struct StepCursor {
       if (hi) *hi = left ? (base + j) & kMask40 : base;
       return false;
     }
-    if (UNSPOOL_UNLIKELY(left > num_levels || left > 9))
+    if (UNSPOOL_UNLIKELY(left > num_levels || left > kCodeLimit))
       throw Corrupt(file->path() + ": a code is longer than its block. The file is damaged.");
     code = static_cast<u32>(e >> 40 & 0x7FFFF) << (32 - 2 * left);
     place();
     return true;
   }
-  // Fetches the directory entry of the first position; the second one's is nearly always the same.
+  // Fetches the directory entries of both positions.
   void place() {
     const u32 first = load<u32>(level);
     x = first + i;
@@ -130,17 +133,17 @@ struct StepCursor {
     // The end of the last level is the end of the unit.
     if (UNSPOOL_UNLIKELY(std::max(x, y) > unit.size))
       throw Corrupt(file->path() + ": a position lies outside its block. The file is damaged.");
-    prefetch(file->peek(unit.dir_entry(x)));
+    fetch_directory(x, y);
   }
   const u8* find_chunk(u32 position, u32* rank, u32* kind) const {
-    const u8* entry = file->at(unit.dir_entry(position), kQuadEntry);
+    const u8* before = file->at(unit.dir_entry(position), kQuadEntry);
     const u32 chunk = position % kQuadSuper / kQuadChunk;
-    const quads::Place p = quads::place(entry, chunk, code >> 30);
+    const quads::Place p = quads::place(before, chunk, code >> 30);
     *rank = p.rank;
     *kind = p.kind;
     if (p.kind == 0) {  // nothing to read: every digit of the chunk counts, or none does
-      *kind = quads::whole_digit(entry, chunk) == code >> 30 ? kAllMatch : kNoMatch;
-      return entry;
+      *kind = quads::whole_digit(before, chunk) == code >> 30 ? kAllMatch : kNoMatch;
+      return before;
     }
     const u8* data = file->at(unit.data + p.offset, p.kind);
     prefetch(data);
@@ -365,7 +368,7 @@ void BlockTree::add_counts(u64 lo, u64 hi, u64* counts) const {
 void BlockTree::prefetch_mark(u64 i) const {
   if (i >= length_) return;
   const Block b = block(i / kBlock);
-  prefetch(file_->peek(b.offset + b.mark_unit + kDirEntry * (i % kBlock / kSuperBits)));
+  file_->fetch(b.offset + b.mark_unit + kDirEntry * (i % kBlock / kSuperBits));
 }
 
 bool BlockTree::marked(u64 i) const {

@@ -19,14 +19,22 @@ constexpr u64 kMaxSections = (kPage - 4 - kTableAt) / kEntry;
 constexpr u32 kEndianTag = 0x01020304;
 constexpr u64 kBuffer = 1 << 20;
 
+// Where the checksums of the checksums lie.
+u64 second_table(u64 table) { return table + round_up(4 * (table / kUnit), kUnit); }
+
 struct Head {
   u8 magic[8];
   u32 version, endian;
-  u64 file_size, table_offset, pages;
+  u64 file_size, table_offset, second_offset;
   u32 table_crc, num_sections;
   Params params;
 };
 static_assert(sizeof(Head) <= kTableAt);
+
+// Appends the checksum of each unit.
+void sum_units(const std::vector<u8>& data, std::vector<u32>& out) {
+  for (u64 at = 0; at < data.size(); at += kUnit) out.push_back(crc32c(data.data() + at, kUnit));
+}
 
 [[noreturn]] void fail(const std::string& doing) {
   const int error = errno;
@@ -52,13 +60,14 @@ Container::Container(const std::string& path, bool ram) {
   if (head.file_size != f.size())
     throw Corrupt(path + " has " + std::to_string(f.size()) + " bytes, its header says " +
                   std::to_string(head.file_size) + ". The file was cut short or added to.");
-  pages_ = head.pages;
   table_offset_ = head.table_offset;
-  if (pages_ > f.size() / kPage || table_offset_ != pages_ * kPage ||
-      f.size() - table_offset_ != pages_ * 4 || head.num_sections > kMaxSections)
+  second_offset_ = head.second_offset;
+  if (table_offset_ % kPage || table_offset_ > f.size() || second_offset_ > f.size() ||
+      second_offset_ != second_table(table_offset_) ||
+      f.size() - second_offset_ != 4 * ((second_offset_ - table_offset_) / kUnit) ||
+      head.num_sections > kMaxSections)
     throw Corrupt(path + ": the header contradicts itself. The file is damaged.");
-  const u8* table = f.raw(table_offset_, pages_ * 4);
-  if (crc32c(table, pages_ * 4) != head.table_crc) {
+  if (second_crc() != head.table_crc) {
     f.throw_if_poisoned();
     throw Corrupt(path + ": the checksum table is damaged.");
   }
@@ -74,9 +83,14 @@ Container::Container(const std::string& path, bool ram) {
     sections_[name] = section;
   }
   f.throw_if_poisoned();
-  file_->set_checksums(table, pages_);
+  file_->set_checksums(table_offset_, second_offset_);
   if (ram)
-    for (u64 page = 1; page < pages_; ++page) f.at(page * kPage, 1);
+    for (u64 unit = 0; unit < second_offset_ / kUnit; ++unit) f.at(unit * kUnit, 1);
+}
+
+u32 Container::second_crc() const {
+  const u64 length = file_->size() - second_offset_;
+  return crc32c(file_->raw(second_offset_, length), length);
 }
 
 Section Container::need(const std::string& name, u64 length) const {
@@ -94,16 +108,15 @@ std::vector<std::string> Container::verify() const {
   const u8* head = file_->raw(0, kPage);
   if (crc32c(head, kPage - 4) != load<u32>(head + kPage - 4))
     errors.push_back(file_->path() + ": the header does not match its checksum");
-  if (crc32c(file_->raw(table_offset_, pages_ * 4), pages_ * 4) !=
-      load<u32>(head + offsetof(Head, table_crc)))
+  if (second_crc() != load<u32>(head + offsetof(Head, table_crc)))
     errors.push_back(file_->path() + ": the checksum table is damaged");
   u64 bad = 0, first = 0;
-  for (u64 page = 1; page < pages_; ++page)
-    if (!file_->page_is_sound(page) && bad++ == 0) first = page;
+  for (u64 unit = 0; unit < second_offset_ / kUnit; ++unit)
+    if (!file_->is_sound(unit) && bad++ == 0) first = unit;
   if (bad)
-    errors.push_back(file_->path() + ": " + std::to_string(bad) + " of " + std::to_string(pages_) +
-                     " pages do not match their checksum, the first at byte " +
-                     std::to_string(first * kPage));
+    errors.push_back(file_->path() + ": " + std::to_string(bad) + " pieces of " +
+                     std::to_string(kUnit) + " bytes do not match their checksum, the first at byte " +
+                     std::to_string(first * kUnit));
   file_->throw_if_poisoned();
   return errors;
 }
@@ -112,7 +125,7 @@ ContainerWriter::ContainerWriter(const std::string& path)
     : path_(path), temporary_(path + ".partial"), offset_(kPage), buffer_offset_(kPage) {
   fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail("creating " + temporary_);
-  crcs_.push_back(0);  // page 0 is the header, which carries its own
+  crcs_.resize(kPage / kUnit);  // page 0 is the header, which carries its own
   buffer_.reserve(kBuffer + kPage);
 }
 
@@ -144,7 +157,7 @@ void ContainerWriter::put(const u8* data, u64 size) {
     data += take;
     size -= take;
     if (buffer_.size() < kBuffer) continue;
-    for (u64 p = 0; p < kBuffer; p += kPage) crcs_.push_back(crc32c(buffer_.data() + p, kPage));
+    sum_units(buffer_, crcs_);
     raw_write(buffer_.data(), kBuffer, buffer_offset_);
     buffer_offset_ += kBuffer;
     buffer_.clear();
@@ -166,21 +179,25 @@ void ContainerWriter::end() {
 u64 ContainerWriter::finish(const Params& params) {
   if (sections_.size() > kMaxSections) throw std::logic_error("too many sections");
   buffer_.resize(round_up(buffer_.size(), kPage));
-  for (u64 p = 0; p < buffer_.size(); p += kPage)
-    crcs_.push_back(crc32c(buffer_.data() + p, kPage));
+  sum_units(buffer_, crcs_);
   raw_write(buffer_.data(), buffer_.size(), buffer_offset_);
-  const u64 table_offset = buffer_offset_ + buffer_.size();
-  raw_write(crcs_.data(), crcs_.size() * 4, table_offset);
+  const u64 table_offset = buffer_offset_ + buffer_.size(), second = second_table(table_offset);
+  std::vector<u8> table(second - table_offset);
+  std::memcpy(table.data(), crcs_.data(), crcs_.size() * 4);
+  raw_write(table.data(), table.size(), table_offset);
+  std::vector<u32> sums;
+  sum_units(table, sums);
+  raw_write(sums.data(), sums.size() * 4, second);
 
   std::vector<u8> page(kPage);
   Head head{};
   std::memcpy(head.magic, kMagic, 8);
   head.version = kVersion;
   head.endian = kEndianTag;
-  head.file_size = table_offset + crcs_.size() * 4;
+  head.file_size = second + sums.size() * 4;
   head.table_offset = table_offset;
-  head.pages = crcs_.size();
-  head.table_crc = crc32c(crcs_.data(), crcs_.size() * 4);
+  head.second_offset = second;
+  head.table_crc = crc32c(sums.data(), sums.size() * 4);
   head.num_sections = static_cast<u32>(sections_.size());
   head.params = params;
   std::memcpy(page.data(), &head, sizeof(head));

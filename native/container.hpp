@@ -1,10 +1,11 @@
-// The file of one shard: a header page, named sections, and a CRC-32C for every 4 KiB page.
+// The file of one shard: a header page, named sections, and a CRC-32C for every unit of 512 bytes.
 //
 //   page 0      header: magic, version, sizes, parameters, section table, own checksum
 //   page 1…     sections, each at a multiple of 64 bytes, zero padding between them
-//   last pages  the checksum table: one u32 a page before it (page 0's entry is 0)
-// Everything is little-endian. The table's checksum is in the header, the header's in its last word,
-// so that every byte of the file is covered.
+//   next page   one u32 a unit before it (those of page 0 are 0), zero padding to a whole unit
+//   then        one u32 a unit of that table
+// Everything is little-endian. The second table's checksum is in the header, the header's in its last
+// word, so that every byte of the file is covered.
 #pragma once
 #include <cstdio>
 #include <map>
@@ -17,7 +18,7 @@
 
 namespace unspool {
 
-inline constexpr u32 kVersion = 1;
+inline constexpr u32 kVersion = 2;
 inline constexpr u8 kMagic[8] = {0x89, 'U', 'N', 'S', 'P', 'O', 'O', 'L'};
 
 enum class Layout : u32 { kFmBytes = 1, kFmTokens = 2, kSuffixArray = 3 };
@@ -59,7 +60,8 @@ class Container {
   std::unique_ptr<MappedFile> file_;
   Params params_;
   std::map<std::string, Section> sections_;
-  u64 table_offset_ = 0, pages_ = 0;
+  u32 second_crc() const;
+  u64 table_offset_ = 0, second_offset_ = 0;
 };
 
 // Writes PATH atomically: a temporary file beside it, fsync, rename.

@@ -38,24 +38,57 @@ inline u32 crc_tables(u32 crc, const u8* p, u64 n) {
 }
 
 #if defined(__SSE4_2__)
-inline u32 crc_hardware(u32 crc, const u8* p, u64 n) {
-  u64 c = crc;
-  for (; n >= 8; p += 8, n -= 8) c = __builtin_ia32_crc32di(c, load<u64>(p));
-  while (n--) c = __builtin_ia32_crc32qi(static_cast<u32>(c), *p++);
-  return static_cast<u32>(c);
-}
+inline u32 crc_word(u32 crc, u64 word) { return static_cast<u32>(__builtin_ia32_crc32di(crc, word)); }
+inline u32 crc_byte(u32 crc, u8 byte) { return __builtin_ia32_crc32qi(crc, byte); }
 inline constexpr bool kHasCrc = true;
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
-inline u32 crc_hardware(u32 crc, const u8* p, u64 n) {
-  for (; n >= 8; p += 8, n -= 8) crc = __crc32cd(crc, load<u64>(p));
-  while (n--) crc = __crc32cb(crc, *p++);
-  return crc;
-}
+inline u32 crc_word(u32 crc, u64 word) { return __crc32cd(crc, word); }
+inline u32 crc_byte(u32 crc, u8 byte) { return __crc32cb(crc, byte); }
 inline constexpr bool kHasCrc = true;
 #else
-inline u32 crc_hardware(u32 crc, const u8* p, u64 n) { return crc_tables(crc, p, n); }
+inline u32 crc_word(u32 crc, u64) { return crc; }
+inline u32 crc_byte(u32 crc, u8) { return crc; }
 inline constexpr bool kHasCrc = false;
 #endif
+
+// What kLane bytes of zero make of a checksum, byte by byte of it.
+inline constexpr u64 kLane = 168;  // three lanes are a block of 504 bytes
+struct CrcShift {
+  u32 t[4][256];
+  constexpr CrcShift() : t{} {
+    u32 bit[32] = {};
+    for (u32 i = 0; i < 32; ++i) {
+      u32 c = u32{1} << i;
+      for (u64 n = 0; n < kLane; ++n) c = (c >> 8) ^ kCrc.t[0][c & 255];
+      bit[i] = c;
+    }
+    for (u32 k = 0; k < 4; ++k)
+      for (u32 value = 0; value < 256; ++value)
+        for (u32 i = 0; i < 8; ++i)
+          if (value >> i & 1) t[k][value] ^= bit[8 * k + i];
+  }
+  u32 operator()(u32 c) const {
+    return t[0][c & 255] ^ t[1][(c >> 8) & 255] ^ t[2][(c >> 16) & 255] ^ t[3][c >> 24];
+  }
+};
+inline constexpr CrcShift kShift{};
+
+// The instruction takes three cycles and one may begin in each: three lanes are summed side by side
+// and joined.
+inline u32 crc_hardware(u32 crc, const u8* p, u64 n) {
+  for (; n >= 3 * kLane; p += 3 * kLane, n -= 3 * kLane) {
+    u32 second = 0, third = 0;
+    for (u64 i = 0; i < kLane; i += 8) {
+      crc = crc_word(crc, load<u64>(p + i));
+      second = crc_word(second, load<u64>(p + kLane + i));
+      third = crc_word(third, load<u64>(p + 2 * kLane + i));
+    }
+    crc = kShift(kShift(crc) ^ second) ^ third;
+  }
+  for (; n >= 8; p += 8, n -= 8) crc = crc_word(crc, load<u64>(p));
+  while (n--) crc = crc_byte(crc, *p++);
+  return crc;
+}
 
 }  // namespace detail
 

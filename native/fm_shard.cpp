@@ -69,25 +69,12 @@ FmShard<Jobs>::FmShard(std::unique_ptr<Container> container) : container_(std::m
 
 template <class Jobs>
 u64 FmShard<Jobs>::begin_search(const u32* query, u64 length, u64* lo, u64* hi) const {
-  *lo = *hi = 0;
-  if (query[0] == kAbsent) return length;
-  if (length == 1 || query[1] == kAbsent) {
-    if (length > 1) return length;
-    *lo = first_row(query[0]);
-    *hi = first_row(query[0] + 1);
-    return 1;
-  }
-  if (!prefixes_.empty() && length >= kPrefixLengths[0]) {
-    bool absent = false;
-    const u32 found = find_prefix(prefixes_, query, length, lo, hi, &absent);
-    if (absent) return length;
-    if (found) return found;
-  }
-  if (has_pairs_) {
+  if (const u32 found = find_prefix(prefixes_, query, length, lo, hi)) return found;
+  if (length >= 2 && has_pairs_) {
     const u8* p = file().at(pairs_ + 5 * (u64{query[1]} * alphabet_.sigma() + query[0]), 13);
     *lo = load<u64>(p) & kMask40;
     *hi = load<u64>(p + 5) & kMask40;
-    return 2;
+    return *lo < *hi ? 2 : 1;
   }
   *lo = first_row(query[0]);
   *hi = first_row(query[0] + 1);
@@ -102,25 +89,36 @@ void FmShard<Jobs>::find_many(Find<FmShard>* finds, std::size_t n, Poll& poll) {
     u32 find;
     u64 at;
   } active[kGroup];
-  std::size_t num_active = 0, next = 0;
+  std::size_t num_active = 0, next = 0, ahead = 0;
   u64 work = 0;
   for (;;) {
+    for (; ahead < std::min(n, next + kGroup); ++ahead)
+      fetch_prefix(finds[ahead].shard->prefixes_, finds[ahead].query, finds[ahead].length);
     // A finished find gives its place to the next one, so that the misses keep overlapping.
-    while (num_active < kGroup && next < n) {
+    while (num_active < kGroup && next < ahead) {
       Find<FmShard>& f = finds[next];
       const FmShard& s = *f.shard;
       const u32 id = static_cast<u32>(next++);
+      f.lo = f.hi = f.matched = 0;
       if (f.length == 0) {
         f.lo = s.all_rows_begin();
         f.hi = s.rows_;
         continue;
       }
-      f.lo = f.hi = 0;
-      const u64 at = s.begin_search(f.query, f.length, &f.lo, &f.hi);
-      if (at == f.length || f.lo >= f.hi) continue;
-      active[num_active++] = {id, at};
+      // The symbols that a table may look up: up to the first that does not occur at all.
+      const u64 ahead = std::min<u64>(f.length, kMostPrefix);
+      const u64 known = std::find(f.query, f.query + ahead, kAbsent) - f.query;
+      if (known < ahead && (!f.partly || known == 0)) continue;
+      f.matched = s.begin_search(f.query, known, &f.lo, &f.hi);
+      if (f.lo >= f.hi)
+        f.lo = f.hi = 0;
+      else if (f.matched < f.length)
+        active[num_active++] = {id, f.matched};
     }
-    if (!num_active) break;
+    if (!num_active) {
+      if (next == n) break;
+      continue;
+    }
     std::size_t kept = 0;
     for (std::size_t a = 0; a < num_active; ++a) {
       Find<FmShard>& f = finds[active[a].find];
@@ -135,22 +133,20 @@ void FmShard<Jobs>::find_many(Find<FmShard>* finds, std::size_t n, Poll& poll) {
     }
     num_active = kept;
     Tree::step_many(steps, num_active);
-    for (std::size_t a = 0; a < num_active; ++a) {
-      Find<FmShard>& f = finds[active[a].find];
-      f.lo = steps[a].lo;
-      f.hi = steps[a].hi;
-    }
     work += num_active;
     kept = 0;
     for (std::size_t a = 0; a < num_active; ++a) {
       Find<FmShard>& f = finds[active[a].find];
+      f.lo = steps[a].lo;
+      f.hi = steps[a].hi;
       if (f.lo >= f.hi) {
         f.lo = f.hi = 0;
         continue;
       }
       if (f.hi > f.shard->rows_)
         throw Corrupt(f.shard->file().path() + ": a search left the index. The file is damaged.");
-      if (++active[a].at == f.length) continue;
+      f.matched = ++active[a].at;
+      if (f.matched == f.length) continue;
       active[kept++] = active[a];
     }
     num_active = kept;

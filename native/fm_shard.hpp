@@ -23,11 +23,13 @@ namespace unspool {
 
 struct BlockTreeJobs {
   using Tree = BlockTree;
+  static constexpr const char* kTree = "TREE";
   using Step = StepJob;
   using Walk = WalkJob;
 };
 struct TokenMatrixJobs {
   using Tree = TokenMatrix;
+  static constexpr const char* kTree = "MATRIX";
   using Step = TokenMatrix::StepJob;
   using Walk = TokenMatrix::WalkJob;
 };
@@ -60,6 +62,12 @@ class FmShard {
 
   explicit FmShard(std::unique_ptr<Container> container);
 
+  // So many searches are to come.
+  void expect(u64 searches, Poll& poll) const {
+    constexpr u64 kReads = 30;  // units that a search of some 25 symbols touches
+    const Section tree = container_->need(Jobs::kTree);
+    file().expect(tree.offset, tree.offset + tree.length, searches * kReads, poll);
+  }
   static void find_many(Find<FmShard>* finds, std::size_t n, Poll& poll);
   static void extend_many(Extend<FmShard>* steps, std::size_t n);
   // The symbols after a match of rows [lo, hi), ascending.
@@ -80,7 +88,7 @@ class FmShard {
   const MappedFile& file() const { return container_->file(); }
 
  private:
-  // Looks up the first symbols of a query; how many, at most its length.
+  // Looks up the first symbols of a query, all of which occur; how many of them, at least one.
   u64 begin_search(const u32* query, u64 length, u64* lo, u64* hi) const;
   u64 first_row(u32 c) const { return load<u64>(file().at(first_rows_ + 8 * u64{c}, 8)); }
   u64 skip_sentinel(u64 row) const { return row - (row > sentinel_row_); }

@@ -55,43 +55,88 @@ class IndexOf final : public IndexBase {
     return c ? c->verify() : std::vector<std::string>{};
   }
 
-  void ranges(const QueryView* queries, u64 n, u64* out) const override {
-    Poll poll;
-    constexpr u64 kBatch = 2048;  // queries whose dense symbols are held at a time
-    std::vector<u32> dense;
-    std::vector<Find<Shard>> finds;
-    const u64 k = shards_.size();
-    for (u64 first = 0; first < n; first += kBatch) {
-      const u64 count = std::min(kBatch, n - first);
-      finds.clear();
-      u64 total = 0;
-      for (u64 q = first; q < first + count; ++q) total += queries[q].length * k;
-      dense.resize(std::max<u64>(total, 1));
-      u64 used = 0;
-      for (u64 q = first; q < first + count; ++q)
-        for (u64 s = 0; s < k; ++s) {
-          encode(*shards_[s], queries[q], dense.data() + used);
-          finds.push_back({shards_[s].get(), dense.data() + used, queries[q].length});
-          used += queries[q].length;
-        }
-      Shard::find_many(finds.data(), finds.size(), poll);
-      for (u64 f = 0; f < finds.size(); ++f) {
-        out[2 * (first * k + f)] = finds[f].lo;
-        out[2 * (first * k + f) + 1] = finds[f].hi;
+  void ranges(const Questions& asked, u64* out) const override {
+    in_batches(asked, kMany, [&](const Questions& some, u64 first, Poll& poll) {
+      u64* answer = out + 2 * first * k();
+      for (const Rows& rows : find(encoded(some), poll)) {
+        *answer++ = rows.lo;
+        *answer++ = rows.hi;
       }
-    }
-    check();
+    });
   }
 
-  void count(const QueryView* queries, u64 n, i64* out) const override {
-    const u64 k = shards_.size();
-    std::vector<u64> bounds(2 * k * n);
-    ranges(queries, n, bounds.data());
-    for (u64 q = 0; q < n; ++q) {
-      u64 sum = 0;
-      for (u64 s = 0; s < k; ++s) sum += bounds[2 * (q * k + s) + 1] - bounds[2 * (q * k + s)];
-      out[q] = static_cast<i64>(sum);
-    }
+  void count(const Questions& asked, i64* out) const override {
+    in_batches(asked, kMany, [&](const Questions& some, u64 first, Poll& poll) {
+      const std::vector<Rows> rows = find(encoded(some), poll);
+      for (u64 q = 0; q < some.n; ++q) out[first + q] = static_cast<i64>(total(&rows[q * k()], k()));
+    });
+  }
+
+  void prob(const Questions& asked, i64* out) const override {
+    in_batches(asked, kMany, [&](const Questions& some, u64 first, Poll& poll) {
+      const DenseTexts texts = encoded(some);
+      const std::vector<Rows> rows = find(texts, poll);
+      std::vector<u64> depths(some.n);
+      for (u64 q = 0; q < some.n; ++q) depths[q] = texts.length(q);
+      const std::vector<u64> both = followed(rows, depths, some.symbols, poll);
+      for (u64 q = 0; q < some.n; ++q) {
+        out[2 * (first + q)] = static_cast<i64>(total(&rows[q * k()], k()));
+        out[2 * (first + q) + 1] = static_cast<i64>(both[q]);
+      }
+    });
+  }
+
+  void longest_suffix(const Questions& asked, i64* out) const override {
+    in_batches(asked, kSome, [&](const Questions& some, u64 first, Poll& poll) {
+      const Suffixes found = suffixes(some, poll);
+      for (u64 q = 0; q < some.n; ++q) {
+        out[2 * (first + q)] = static_cast<i64>(found.lengths[q]);
+        out[2 * (first + q) + 1] = static_cast<i64>(total(&found.rows[q * k()], k()));
+      }
+    });
+  }
+
+  void infgram_prob(const Questions& asked, i64* out) const override {
+    in_batches(asked, kSome, [&](const Questions& some, u64 first, Poll& poll) {
+      const Suffixes found = suffixes(some, poll);
+      const std::vector<u64> both = followed(found.rows, found.lengths, some.symbols, poll);
+      for (u64 q = 0; q < some.n; ++q) {
+        i64* answer = out + 3 * (first + q);
+        answer[0] = static_cast<i64>(found.lengths[q]);
+        answer[1] = static_cast<i64>(total(&found.rows[q * k()], k()));
+        answer[2] = static_cast<i64>(both[q]);
+      }
+    });
+  }
+
+  std::vector<NextSymbols> next(const Questions& asked) const override {
+    std::vector<NextSymbols> out(asked.n);
+    in_batches(asked, kMany, [&](const Questions& some, u64 first, Poll& poll) {
+      const DenseTexts texts = encoded(some);
+      const std::vector<Rows> rows = find(texts, poll);
+      for (u64 q = 0; q < some.n; ++q)
+        out[first + q] = next_of(&rows[q * k()], texts.length(q), poll);
+    });
+    return out;
+  }
+
+  std::vector<NextSymbols> infgram(const Questions& asked) const override {
+    std::vector<NextSymbols> out(asked.n);
+    in_batches(asked, kSome, [&](const Questions& some, u64 first, Poll& poll) {
+      const Suffixes found = suffixes(some, poll);
+      for (u64 q = 0; q < some.n; ++q) {
+        out[first + q] = next_of(&found.rows[q * k()], found.lengths[q], poll);
+        out[first + q].suffix_length = found.lengths[q];
+      }
+    });
+    return out;
+  }
+
+  void longest_matches(const QueryView& text, i64* lengths, i64* counts) const override {
+    Poll poll;
+    const DenseTexts dense = encoded({&text, 1});
+    LongestMatches<Shard>(shards_, dense, lengths, counts, poll).run();
+    check();
   }
 
   void locate(u64 shard, const u64* rows, u64 n, u64 length, i64* documents,
@@ -143,61 +188,12 @@ class IndexOf final : public IndexBase {
     return out;
   }
 
-  NextSymbols next(const QueryView& query) const override {
-    Poll poll;
-    Context context = find(query, poll);
-    NextSymbols out = next_of(context, query.length, poll);
-    check();
-    return out;
-  }
-
-  std::pair<u64, u64> prob(const QueryView& query, i64 symbol) const override {
-    Poll poll;
-    const Context context = find(query, poll);
-    const std::pair<u64, u64> out{context.count(), followed_by(context, query.length, symbol, poll)};
-    check();
-    return out;
-  }
-
-  std::pair<u64, u64> longest_suffix(const QueryView& query) const override {
-    Poll poll;
-    u64 length = 0;
-    const Context context = suffix(query, &length, poll);
-    check();
-    return {length, context.count()};
-  }
-
-  NextSymbols infgram(const QueryView& query) const override {
-    Poll poll;
-    u64 length = 0;
-    const Context context = suffix(query, &length, poll);
-    NextSymbols out = next_of(context, length, poll);
-    out.suffix_length = length;
-    check();
-    return out;
-  }
-
-  void infgram_prob(const QueryView& query, i64 symbol, i64* out) const override {
-    Poll poll;
-    u64 length = 0;
-    const Context context = suffix(query, &length, poll);
-    out[0] = static_cast<i64>(length);
-    out[1] = static_cast<i64>(context.count());
-    out[2] = static_cast<i64>(followed_by(context, length, symbol, poll));
-    check();
-  }
-
-  void longest_matches(const QueryView& text, i64* lengths, i64* counts) const override {
-    Poll poll;
-    std::vector<std::vector<u32>> dense(shards_.size(), std::vector<u32>(text.length));
-    for (u64 s = 0; s < shards_.size(); ++s) encode(*shards_[s], text, dense[s].data());
-    unspool::longest_matches(shards_, dense, text.length, lengths, counts, poll);
-    check();
-  }
-
  private:
-  using Context = unspool::Context;
+  // Queries whose symbols are held at a time; a longest suffix is many searches.
+  static constexpr u64 kMany = 2048, kSome = 64;
+  static constexpr u64 kFew = 64, kSearchesASuffix = 7;
 
+  u64 k() const { return shards_.size(); }
   const Shard& at(u64 shard) const {
     if (shard >= shards_.size())
       throw BadQuery("There are " + std::to_string(shards_.size()) + " shards, asked for number " +
@@ -232,82 +228,118 @@ class IndexOf final : public IndexBase {
     for (u64 i = 0; i < query.length; ++i) out[i] = alphabet.dense(query.symbol(i));
   }
 
-  Context find(const QueryView& query, Poll& poll) const {
-    const u64 k = shards_.size();
-    std::vector<u32> dense(query.length * k + 1);
-    std::vector<Find<Shard>> finds(k);
-    for (u64 s = 0; s < k; ++s) {
-      encode(*shards_[s], query, dense.data() + s * query.length);
-      finds[s] = {shards_[s].get(), dense.data() + s * query.length, query.length};
+  DenseTexts encoded(const Questions& asked) const {
+    return DenseTexts(
+        asked.n, k(), [&](u64 q) { return asked.queries[q].length; },
+        [&](u64 q, u64 s, u32* out) { encode(*shards_[s], asked.queries[q], out); });
+  }
+
+  // Calls f(questions, number of the first one, poll) for at most `size` questions at a time.
+  template <class F>
+  void in_batches(const Questions& asked, u64 size, F f) const {
+    Poll poll;
+    for (u64 first = 0; first < asked.n; first += size) {
+      const i64* symbols = asked.symbols ? asked.symbols + first : nullptr;
+      f(Questions{asked.queries + first, std::min(size, asked.n - first), symbols}, first, poll);
     }
-    Shard::find_many(finds.data(), k, poll);
-    Context out;
-    for (const auto& f : finds) out.ranges.emplace_back(f.lo, f.hi);
+    check();
+  }
+
+  // So many searches are to come. A few are not made to wait for what may not be needed.
+  void expect(u64 searches, Poll& poll) const {
+    if (searches < kFew) return;
+    for (const auto& s : shards_) s->expect(searches, poll);
+  }
+
+  // [query][shard]
+  std::vector<Rows> find(const DenseTexts& texts, Poll& poll) const {
+    expect(texts.size(), poll);
+    std::vector<Find<Shard>> finds;
+    finds.reserve(texts.size() * k());
+    for (u64 q = 0; q < texts.size(); ++q)
+      for (u64 s = 0; s < k(); ++s)
+        finds.push_back({shards_[s].get(), texts.text(q, s), texts.length(q)});
+    Shard::find_many(finds.data(), finds.size(), poll);
+    std::vector<Rows> rows;
+    rows.reserve(finds.size());
+    for (const auto& f : finds) rows.push_back({f.lo, f.hi});
+    return rows;
+  }
+
+  struct Suffixes {
+    std::vector<u64> lengths;
+    std::vector<Rows> rows;  // [query][shard]
+  };
+  Suffixes suffixes(const Questions& asked, Poll& poll) const {
+    expect(asked.n * kSearchesASuffix, poll);
+    Suffixes out{std::vector<u64>(asked.n), std::vector<Rows>(asked.n * k())};
+    longest_suffixes(shards_, encoded(asked), out.lengths.data(), out.rows.data(), poll);
     return out;
   }
 
-  Context suffix(const QueryView& query, u64* length, Poll& poll) const {
-    std::vector<std::vector<u32>> dense(shards_.size(), std::vector<u32>(query.length));
-    for (u64 s = 0; s < shards_.size(); ++s) encode(*shards_[s], query, dense[s].data());
-    return longest_suffix_rows(shards_, dense, query.length, length, poll);
-  }
-
-  NextSymbols next_of(const Context& context, u64 depth, Poll& poll) const {
+  NextSymbols next_of(const Rows* rows, u64 depth, Poll& poll) const {
     NextSymbols out;
-    out.count = context.count();
+    out.count = total(rows, k());
     std::map<i64, u64> sum;
     std::vector<SymbolCount> counts;
-    std::vector<std::pair<i64, u64>> single;
-    const bool one = shards_.size() == 1;
-    for (u64 s = 0; s < shards_.size(); ++s) {
-      const auto [lo, hi] = context.ranges[s];
-      if (lo >= hi) continue;
+    const auto push = [&](i64 symbol, u64 count) {
+      out.symbols.push_back(symbol);
+      out.counts.push_back(static_cast<i64>(count));
+    };
+    // One shard of ours has them in order already.
+    const bool one = k() == 1 && !std::is_same_v<Shard, SaV4>;
+    for (u64 s = 0; s < k(); ++s) {
+      if (rows[s].lo >= rows[s].hi) continue;
       counts.clear();
-      shards_[s]->next_counts(lo, hi, depth, counts, poll);
+      shards_[s]->next_counts(rows[s].lo, rows[s].hi, depth, counts, poll);
       for (const SymbolCount& c : counts) {
-        const i64 symbol = c.symbol == kSeparator ? kEndOfDocument
-                                                  : static_cast<i64>(shards_[s]->alphabet().external(c.symbol));
-        if (one && !std::is_same_v<Shard, SaV4>)
-          single.emplace_back(symbol, c.count);
+        const i64 symbol = c.symbol == kSeparator
+                               ? kEndOfDocument
+                               : static_cast<i64>(shards_[s]->alphabet().external(c.symbol));
+        if (one)
+          push(symbol, c.count);
         else
           sum[symbol] += c.count;
       }
     }
-    for (const auto& [symbol, count] : single) {
-      out.symbols.push_back(symbol);
-      out.counts.push_back(static_cast<i64>(count));
-    }
-    for (const auto& [symbol, count] : sum) {
-      out.symbols.push_back(symbol);
-      out.counts.push_back(static_cast<i64>(count));
-    }
+    for (const auto& [symbol, count] : sum) push(symbol, count);
     return out;
   }
 
-  u64 followed_by(const Context& context, u64 depth, i64 symbol, Poll& poll) const {
-    u64 sum = 0;
-    if (symbol < kEndOfDocument || symbol > 0xFFFFFFFFll)
-      throw BadQuery("A next symbol is a byte, a token id, or -1 for the end of a document, got " +
-                     std::to_string(symbol) + ".");
-    if (std::is_same_v<Shard, SaV4> && symbol == kEndOfDocument) {
-      // The end of the last document has no separator, so no one symbol stands for it.
-      std::vector<SymbolCount> counts;
-      for (u64 s = 0; s < shards_.size(); ++s) {
-        counts.clear();
-        shards_[s]->next_counts(context.ranges[s].first, context.ranges[s].second, depth, counts, poll);
-        for (const SymbolCount& c : counts)
-          if (c.symbol == kSeparator) sum += c.count;
-      }
-      return sum;
-    }
+  // How often each context, rows[q][shard] of depth depths[q], is followed by symbols[q].
+  std::vector<u64> followed(const std::vector<Rows>& rows, const std::vector<u64>& depths,
+                            const i64* symbols, Poll& poll) const {
+    std::vector<u64> out(depths.size());
     std::vector<Extend<Shard>> steps;
-    for (u64 s = 0; s < shards_.size(); ++s) {
-      const u32 c = symbol == kEndOfDocument ? kSeparator
-                                             : shards_[s]->alphabet().dense(static_cast<u32>(symbol));
-      steps.push_back({shards_[s].get(), c, depth, context.ranges[s].first, context.ranges[s].second});
+    steps.reserve(rows.size());
+    for (u64 q = 0; q < depths.size(); ++q) {
+      const i64 symbol = symbols[q];
+      if (symbol < kEndOfDocument || symbol > 0xFFFFFFFFll)
+        throw BadQuery("A next symbol is a byte, a token id, or -1 for the end of a document, got " +
+                       std::to_string(symbol) + ".");
+      for (u64 s = 0; s < k(); ++s) {
+        const Rows& r = rows[q * k() + s];
+        u32 c = kSeparator;
+        if (symbol != kEndOfDocument)
+          c = shards_[s]->alphabet().dense(static_cast<u32>(symbol));
+        else if (std::is_same_v<Shard, SaV4>) {
+          // The end of the last document has no separator, so no one symbol stands for it.
+          out[q] += ends(*shards_[s], r, depths[q], poll);
+          c = kAbsent;
+        }
+        steps.push_back({shards_[s].get(), c, depths[q], r.lo, r.hi});
+      }
     }
     Shard::extend_many(steps.data(), steps.size());
-    for (const auto& e : steps) sum += e.hi - e.lo;
+    for (u64 j = 0; j < steps.size(); ++j) out[j / k()] += steps[j].hi - steps[j].lo;
+    return out;
+  }
+  static u64 ends(const Shard& shard, const Rows& rows, u64 depth, Poll& poll) {
+    std::vector<SymbolCount> counts;
+    shard.next_counts(rows.lo, rows.hi, depth, counts, poll);
+    u64 sum = 0;
+    for (const SymbolCount& c : counts)
+      if (c.symbol == kSeparator) sum += c.count;
     return sum;
   }
 

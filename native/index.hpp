@@ -24,6 +24,13 @@ struct QueryView {
   }
 };
 
+// Some queries, and, where a question is about what follows, a symbol for each.
+struct Questions {
+  const QueryView* queries = nullptr;
+  u64 n = 0;
+  const i64* symbols = nullptr;
+};
+
 struct NextSymbols {
   u64 count = 0;          // of the context
   u64 suffix_length = 0;  // of the context used
@@ -46,21 +53,25 @@ class IndexBase {
   virtual std::string section(u64 shard, const std::string& name, u64 begin, u64 end) const = 0;
   virtual void warm() const = 0;
   virtual std::vector<std::string> verify(u64 shard) const = 0;
-  // out[query] or out[query][shard][lo, hi]
-  virtual void count(const QueryView* queries, u64 n, i64* out) const = 0;
-  virtual void ranges(const QueryView* queries, u64 n, u64* out) const = 0;
+  // Questions in batches, whose cache misses overlap; the answers to query q begin at width * q.
+  // Width 1: how often it occurs.
+  virtual void count(const Questions& asked, i64* out) const = 0;
+  // Rows of each shard: [shard][lo, hi].
+  virtual void ranges(const Questions& asked, u64* out) const = 0;
+  // Width 2: count, and count with the symbol after it.
+  virtual void prob(const Questions& asked, i64* out) const = 0;
+  // Width 2: symbols of the longest suffix that occurs, and its count.
+  virtual void longest_suffix(const Questions& asked, i64* out) const = 0;
+  // Width 3: the same, and its count with the symbol after it.
+  virtual void infgram_prob(const Questions& asked, i64* out) const = 0;
+  virtual std::vector<NextSymbols> next(const Questions& asked) const = 0;
+  virtual std::vector<NextSymbols> infgram(const Questions& asked) const = 0;
+  virtual void longest_matches(const QueryView& text, i64* lengths, i64* counts) const = 0;
   virtual void locate(u64 shard, const u64* rows, u64 n, u64 length, i64* documents,
                       i64* starts) const = 0;
   virtual std::string extract(u64 shard, u64 document, u64 begin, u64 end) const = 0;
   virtual u64 document_length(u64 shard, u64 document) const = 0;
   virtual std::vector<u64> document_lengths(u64 shard) const = 0;
-  virtual NextSymbols next(const QueryView& query) const = 0;
-  virtual std::pair<u64, u64> prob(const QueryView& query, i64 symbol) const = 0;
-  virtual std::pair<u64, u64> longest_suffix(const QueryView& query) const = 0;
-  virtual NextSymbols infgram(const QueryView& query) const = 0;
-  // suffix length, its count, count with the symbol
-  virtual void infgram_prob(const QueryView& query, i64 symbol, i64* out) const = 0;
-  virtual void longest_matches(const QueryView& text, i64* lengths, i64* counts) const = 0;
 };
 
 std::unique_ptr<IndexBase> open_index(const std::vector<std::string>& paths, bool ram);

@@ -157,7 +157,10 @@ MappedFile::MappedFile(const std::string& path, bool ram) : path_(path) {
     slot_ = take_slot(base_, round_up(size_, page_size), &poisoned_);
   }
   ::close(fd);
-  mark_pages(true);
+  // calloc: where nothing is to be checked the bits take no memory.
+  void* words = std::calloc(size_ / kUnit / 64 + 1, sizeof(std::atomic<u64>));
+  if (!words) throw std::bad_alloc();
+  pending_.reset(static_cast<std::atomic<u64>*>(words));
 }
 
 MappedFile::~MappedFile() {
@@ -165,37 +168,43 @@ MappedFile::~MappedFile() {
   if (base_) munmap(base_, mapped_);
 }
 
-void MappedFile::mark_pages(bool value) {
-  const u64 pages = size_ / kPage + 1;
-  checked_ = std::make_unique<std::atomic<bool>[]>(pages);
-  for (u64 page = 0; page < pages; ++page) checked_[page].store(value, std::memory_order_relaxed);
+void MappedFile::set_checksums(u64 table, u64 second) {
+  table_ = table;
+  second_ = second;
+  for (u64 word = 0; word <= size_ / kUnit / 64; ++word)
+    pending_[word].store(~u64{0}, std::memory_order_relaxed);
 }
 
-void MappedFile::set_checksums(const u8* crcs, u64 pages) {
-  crcs_ = crcs;
-  pages_ = pages;
-  mark_pages(false);
-  checked_[0].store(true, std::memory_order_relaxed);  // the header page has a checksum of its own
+bool MappedFile::is_sound(u64 unit) const {
+  const u64 at = unit * kUnit;
+  if (at < kPage) return true;  // the header has a checksum of its own
+  const u64 entry = at < table_ ? table_ + 4 * unit : second_ + 4 * (unit - table_ / kUnit);
+  return crc32c(base_ + at, kUnit) == load<u32>(base_ + entry);
 }
 
-bool MappedFile::page_is_sound(u64 page) const {
-  const u64 begin = page * kPage;
-  const u64 length = std::min(kPage, size_ - begin);
-  return crc32c(base_ + begin, length) == load<u32>(crcs_ + page * 4);
+void MappedFile::fetch_unit(u64 unit) const {
+  const u64 at = unit * kUnit;
+  if (at >= table_) return;
+  prefetch(base_ + table_ + 4 * unit);
+  for (u64 line = 0; line < kUnit; line += 64) prefetch(base_ + at + line);
 }
 
-void MappedFile::check_pages(u64 first, u64 last) const {
-  for (u64 page = first; page <= last; ++page) {
-    if (seen(page)) continue;
-    // Pages past the table hold the table itself, which was checked when the file was opened.
-    if (page < pages_ && !page_is_sound(page)) {
+void MappedFile::check_units(u64 first, u64 last) const {
+  for (u64 unit = first; unit <= last; ++unit) {
+    if (!pending(unit)) continue;
+    if (unit < table_ / kUnit) {
+      const u64 above = (table_ + 4 * unit) / kUnit;
+      if (pending(above)) check_units(above, above);
+    }
+    if (unit < second_ / kUnit && !is_sound(unit)) {
       throw_if_poisoned();
-      throw Corrupt(path_ + ": bytes " + std::to_string(page * kPage) + " to " +
-                    std::to_string(std::min(size_, (page + 1) * kPage)) +
+      throw Corrupt(path_ + ": bytes " + std::to_string(unit * kUnit) + " to " +
+                    std::to_string((unit + 1) * kUnit) +
                     " do not match their checksum. The file is damaged: restore it from a copy, or "
                     "delete it and run the same build again.");
     }
-    checked_[page].store(true, std::memory_order_relaxed);
+    pending_[unit / 64].fetch_and(~(u64{1} << (unit % 64)), std::memory_order_relaxed);
+    num_checked_.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
@@ -216,7 +225,23 @@ void MappedFile::advise_random() const {
 
 void MappedFile::warm() const {
   if (size_) madvise(base_, size_, MADV_WILLNEED);
-  for (u64 offset = 0; offset < size_; offset += kPage) at(offset, 1);
+  for (u64 offset = 0; offset < size_; offset += kUnit) at(offset, 1);
+}
+
+void MappedFile::expect(u64 begin, u64 end, u64 reads, Poll& poll) const {
+  // Units in a row that are checked in the time of one by itself: no page fault or cache miss each.
+  constexpr u64 kInARow = 4;
+  const u64 checked = num_checked_.load(std::memory_order_relaxed);
+  if (!table_ || read_through_.load(std::memory_order_relaxed) ||
+      (checked + reads) * kInARow < (end - begin) / kUnit)
+    return;
+  const u64 first = begin / kPage * kPage;
+  madvise(base_ + first, end - first, MADV_WILLNEED);
+  for (u64 offset = first; offset < end; offset += kPage) {
+    at(offset, std::min(kPage, end - offset));
+    poll(1);
+  }
+  read_through_.store(true, std::memory_order_relaxed);
 }
 
 }  // namespace unspool

@@ -7,22 +7,31 @@
 
 namespace unspool {
 
-u32 find_prefix(const PrefixTable& table, const u32* query, u64 length, u64* lo, u64* hi,
-                bool* absent) {
+namespace {
+
+// Calls f(length, key) for each beginning of a query that the table may hold.
+template <class F>
+void each_beginning(const u32* query, u64 length, F f) {
+  u64 key = 0;
+  u32 at = 0;
+  for (const u32 next : kPrefixLengths) {
+    if (next > length) return;
+    for (; at < next; ++at) key |= u64{query[at]} << (8 * at);
+    f(next, key);
+  }
+}
+
+}  // namespace
+
+void fetch_prefix(const PrefixTable& table, const u32* query, u64 length) {
+  if (!table.empty()) each_beginning(query, length, [&](u32, u64 key) { table.fetch(key); });
+}
+
+u32 find_prefix(const PrefixTable& table, const u32* query, u64 length, u64* lo, u64* hi) {
+  if (table.empty()) return 0;
   u64 keys[kNumPrefixLengths];
   u32 tries = 0;
-  u64 key = 0;
-  for (u32 i = 0; i < std::min<u64>(length, kPrefixLengths[kNumPrefixLengths - 1]); ++i) {
-    if (query[i] == kAbsent) {
-      *absent = true;
-      return 0;
-    }
-    key |= u64{query[i]} << (8 * i);
-    if (i + 1 == kPrefixLengths[tries]) {
-      table.fetch(key);
-      keys[tries++] = key;
-    }
-  }
+  each_beginning(query, length, [&](u32, u64 key) { keys[tries++] = key; });
   while (tries--)
     if (table.find(keys[tries], lo, hi)) return kPrefixLengths[tries];
   return 0;

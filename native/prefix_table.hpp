@@ -14,6 +14,7 @@ namespace unspool {
 
 inline constexpr u32 kPrefixLengths[] = {3, 4, 6, 8};
 inline constexpr u32 kNumPrefixLengths = 4;
+inline constexpr u32 kMostPrefix = 8;
 
 inline u64 prefix_slot(u64 key, u64 slots) {
   const u64 hash = (key ^ (key >> 32)) * 0x9E3779B97F4A7C15ull;
@@ -33,7 +34,7 @@ class PrefixTable {
     for (u32 i = 0; i < length; ++i) key |= u64{query[i]} << (8 * i);
     return key;
   }
-  void fetch(u64 key) const { prefetch(file_->peek(offset_ + 16 * prefix_slot(key, slots_))); }
+  UNSPOOL_ALWAYS_INLINE void fetch(u64 key) const { file_->fetch(offset_ + 16 * prefix_slot(key, slots_)); }
   bool find(u64 key, u64* lo, u64* hi) const {
     u64 slot = prefix_slot(key, slots_);
     for (u64 tries = 0; tries < slots_; ++tries) {
@@ -57,9 +58,11 @@ class PrefixTable {
   u64 slots_ = 0, offset_ = 0;
 };
 
+// Brings near what find_prefix will read.
+void fetch_prefix(const PrefixTable& table, const u32* query, u64 length);
 // Looks the first symbols of a query up, longest beginning first; how many were found, 0 for none.
-// `absent` is set where a symbol does not occur at all.
-u32 find_prefix(const PrefixTable& table, const u32* query, u64 length, u64* lo, u64* hi, bool* absent);
+// The first min(length, kMostPrefix) symbols occur.
+u32 find_prefix(const PrefixTable& table, const u32* query, u64 length, u64* lo, u64* hi);
 
 // Sees every suffix in order by its first 8 symbols, first one highest.
 class PrefixCounter {

@@ -27,15 +27,33 @@ void NativeText::outside() const {
 }
 
 u64 NativeText::begin_search(const u32* query, u64 length, u64* lo, u64* hi) const {
-  if (!prefixes_.empty() && length >= kPrefixLengths[0]) {
-    bool absent = false;
-    if (const u32 found = find_prefix(prefixes_, query, length, lo, hi, &absent)) return found;
+  if (const u32 found = find_prefix(prefixes_, query, length, lo, hi)) return found;
+  if (!has_pairs_ || length < 1) return 0;
+  // One symbol: every pair that begins with it.
+  const u64 pair = u64{query[0]} * alphabet_.sigma();
+  const auto row = [&](u64 at) { return load<u64>(file().at(pairs_ + 5 * at, 8)) & kMask40; };
+  if (length >= 2) {
+    *lo = row(pair + query[1]);
+    *hi = row(pair + query[1] + 1);
+    return *lo < *hi ? 2 : 1;
   }
-  if (!has_pairs_ || length < 2) return 0;
-  const u8* p = file().at(pairs_ + 5 * (u64{query[0]} * alphabet_.sigma() + query[1]), 13);
-  *lo = load<u64>(p) & kMask40;
-  *hi = load<u64>(p + 5) & kMask40;
-  return 2;
+  *lo = row(pair);
+  *hi = row(pair + alphabet_.sigma());
+  return 1;
+}
+
+u64 NativeText::same(u64 p, const u32* query, u64 known, u64 length, u32* here) const {
+  u64 same = known;
+  if (width_ == 1)
+    while (same < length && p + same < rows_) {
+      // As much as one check covers.
+      const u64 at = text_ + p + same;
+      const u64 end = same + std::min({length - same, rows_ - p - same, kUnit - at % kUnit});
+      for (const u8* symbol = file().at(at, end - same); same < end; ++same, ++symbol)
+        if ((*here = *symbol) != query[same]) return same;
+    }
+  while (same < length && (*here = symbol(p + same)) == query[same]) ++same;
+  return same;
 }
 
 std::vector<u64> NativeText::document_lengths() const {
@@ -104,57 +122,74 @@ std::vector<u64> V4Text::document_lengths() const {
 
 template <class Source>
 void SaShard<Source>::find_many(Find<SaShard>* finds, std::size_t n, Poll& poll) {
-  // Two bisections a find, one for each end of the range; known common prefixes are not read again.
+  // One bisection a find until a row matches, then one for each end of the range. Symbols that are
+  // known to match, because those at both ends of what is left do, are not read again.
+  enum class Seek : u32 { kAny, kFirst, kEnd };
   struct Bisect {
     u32 find;
-    bool above;
-    u64 lo, hi, row_position, lcp_lo, lcp_hi;
+    Seek seek;
+    u64 lo, hi, length, position, lcp_lo, lcp_hi;
   };
-  constexpr std::size_t kGroup = 48;
-  Bisect active[kGroup];
-  std::size_t num_active = 0, next = 0;
+  constexpr std::size_t kGroup = 64;  // at most this many matches are sought, each in two bisections
+  Bisect active[2 * kGroup], split[kGroup];
+  std::size_t num_active = 0, next = 0, ahead = 0;
   u64 work = 0;
   for (;;) {
-    while (num_active + 2 <= kGroup && next < n) {
+    for (; ahead < std::min(n, next + kGroup); ++ahead)
+      finds[ahead].shard->text_.fetch_search(finds[ahead].query, finds[ahead].length);
+    // A finished find gives its place to the next one, so that the misses keep overlapping.
+    while (num_active < kGroup && next < ahead) {
       Find<SaShard>& f = finds[next];
       const Source& t = f.shard->text_;
       const u32 id = static_cast<u32>(next++);
-      f.lo = 0;
-      f.hi = t.rows();
-      if (f.length == 0) continue;
-      if (std::find(f.query, f.query + f.length, kAbsent) != f.query + f.length) {
-        f.hi = 0;
-        continue;
-      }
-      const u64 known = t.begin_search(f.query, f.length, &f.lo, &f.hi);
-      if (f.hi > t.rows())
+      f.lo = f.hi = f.matched = 0;
+      // Symbols up to the first that does not occur at all.
+      const u64 length = static_cast<u64>(std::find(f.query, f.query + f.length, kAbsent) - f.query);
+      if (length < f.length && (!f.partly || length == 0)) continue;
+      Bisect b{id, Seek::kAny, 0, t.rows(), length, 0, 0, 0};
+      f.matched = b.lcp_lo = b.lcp_hi = t.begin_search(f.query, length, &b.lo, &b.hi);
+      if (b.hi > t.rows())
         throw Corrupt(f.shard->file().path() + ": a table of beginnings is damaged.");
-      if (known == f.length || f.lo >= f.hi) {
-        if (f.lo >= f.hi) f.lo = f.hi = 0;
-        continue;
+      if (f.matched == f.length) {
+        if (b.lo < b.hi) {
+          f.lo = b.lo;
+          f.hi = b.hi;
+        }
+      } else if (b.lo < b.hi) {
+        active[num_active++] = b;
       }
-      active[num_active++] = {id, false, f.lo, f.hi, 0, known, known};
-      active[num_active++] = {id, true, f.lo, f.hi, 0, known, known};
     }
-    if (!num_active) break;
+    if (!num_active) {
+      if (next == n) break;
+      continue;
+    }
     for (std::size_t a = 0; a < num_active; ++a)
       finds[active[a].find].shard->text_.prefetch_row((active[a].lo + active[a].hi) / 2);
     for (std::size_t a = 0; a < num_active; ++a) {
       Bisect& b = active[a];
       const Source& t = finds[b.find].shard->text_;
-      b.row_position = t.position((b.lo + b.hi) / 2);
-      t.prefetch_symbol(b.row_position + std::min(b.lcp_lo, b.lcp_hi));
+      b.position = t.position((b.lo + b.hi) / 2);
+      t.prefetch_symbol(b.position + std::min(b.lcp_lo, b.lcp_hi));
     }
-    std::size_t kept = 0;
+    std::size_t kept = 0, num_split = 0;
     for (std::size_t a = 0; a < num_active; ++a) {
       Bisect b = active[a];
       Find<SaShard>& f = finds[b.find];
       const Source& t = f.shard->text_;
-      u64 same = std::min(b.lcp_lo, b.lcp_hi);
       u32 here = 0;
-      while (same < f.length && (here = t.symbol(b.row_position + same)) == f.query[same]) ++same;
+      const u64 same = t.same(b.position, f.query, std::min(b.lcp_lo, b.lcp_hi), b.length, &here);
       const u64 mid = (b.lo + b.hi) / 2;
-      const bool right = same == f.length ? b.above : here < f.query[same];
+      f.matched = std::max(f.matched, same);
+      if (same == b.length && b.seek == Seek::kAny) {
+        if (same < f.length) continue;  // all that can match: the next symbol does not occur
+        b.seek = Seek::kFirst;
+        split[num_split] = {b.find, Seek::kEnd, mid + 1, b.hi, b.length, 0, same, b.lcp_hi};
+        if (mid + 1 < b.hi)
+          ++num_split;
+        else
+          f.hi = mid + 1;
+      }
+      const bool right = same == b.length ? b.seek == Seek::kEnd : here < f.query[same];
       if (right) {
         b.lo = mid + 1;
         b.lcp_lo = same;
@@ -164,46 +199,67 @@ void SaShard<Source>::find_many(Find<SaShard>* finds, std::size_t n, Poll& poll)
       }
       if (b.lo < b.hi) {
         active[kept++] = b;
-      } else if (b.above) {
-        f.hi = b.lo;
-      } else {
+      } else if (b.seek == Seek::kFirst) {
         f.lo = b.lo;
+      } else if (b.seek == Seek::kEnd) {
+        f.hi = b.lo;
       }
     }
     work += num_active;
+    for (std::size_t a = 0; a < num_split; ++a) active[kept++] = split[a];
     num_active = kept;
     if (work >= 1024) {
       poll(work);
       work = 0;
     }
   }
-  for (std::size_t j = 0; j < n; ++j)
-    if (finds[j].lo >= finds[j].hi) finds[j].lo = finds[j].hi = 0;
-}
-
-template <class Source>
-u64 SaShard<Source>::bound(u64 lo, u64 hi, u64 depth, u32 c, bool above) const {
-  while (lo < hi) {
-    const u64 mid = (lo + hi) / 2;
-    const u32 here = symbol_at(mid, depth);
-    if (here < c || (above && here == c))
-      lo = mid + 1;
-    else
-      hi = mid;
-  }
-  return lo;
 }
 
 template <class Source>
 void SaShard<Source>::extend_many(Extend<SaShard>* steps, std::size_t n) {
-  for (std::size_t j = 0; j < n; ++j) {
-    Extend<SaShard>& e = steps[j];
-    if (e.symbol == kAbsent || e.lo >= e.hi) {
-      e.lo = e.hi = 0;
-      continue;
+  struct Bisect {
+    u32 step;
+    bool above;
+    u64 lo, hi, position;
+  };
+  constexpr std::size_t kGroup = 64;
+  Bisect active[kGroup];
+  std::size_t num_active = 0, next = 0;
+  for (;;) {
+    while (num_active + 2 <= kGroup && next < n) {
+      Extend<SaShard>& e = steps[next];
+      const u32 id = static_cast<u32>(next++);
+      if (e.symbol == kAbsent || e.lo >= e.hi) {
+        e.lo = e.hi = 0;
+        continue;
+      }
+      active[num_active++] = {id, false, e.lo, e.hi, 0};
+      active[num_active++] = {id, true, e.lo, e.hi, 0};
     }
-    e.lo = e.shard->bound(e.lo, e.hi, e.depth, e.symbol, false);
-    e.hi = e.shard->bound(e.lo, e.hi, e.depth, e.symbol, true);
+    if (!num_active) return;
+    for (std::size_t a = 0; a < num_active; ++a)
+      steps[active[a].step].shard->text_.prefetch_row((active[a].lo + active[a].hi) / 2);
+    for (std::size_t a = 0; a < num_active; ++a) {
+      const Source& t = steps[active[a].step].shard->text_;
+      active[a].position = t.position((active[a].lo + active[a].hi) / 2) + steps[active[a].step].depth;
+      t.prefetch_symbol(active[a].position);
+    }
+    std::size_t kept = 0;
+    for (std::size_t a = 0; a < num_active; ++a) {
+      Bisect b = active[a];
+      Extend<SaShard>& e = steps[b.step];
+      const u32 here = e.shard->text_.symbol(b.position);
+      const u64 mid = (b.lo + b.hi) / 2;
+      if (here < e.symbol || (b.above && here == e.symbol))
+        b.lo = mid + 1;
+      else
+        b.hi = mid;
+      if (b.lo < b.hi)
+        active[kept++] = b;
+      else
+        (b.above ? e.hi : e.lo) = b.lo;
+    }
+    num_active = kept;
   }
 }
 

@@ -36,19 +36,27 @@ class NativeText {
     const u8* at = file().at(text_ + p * width_, width_);
     return width_ == 1 ? *at : width_ == 2 ? load<u16>(at) : load<u32>(at);
   }
-  void prefetch_row(u64 row) const { prefetch(file().peek(array_ + row * pointer_)); }
-  void prefetch_symbol(u64 p) const { prefetch(file().peek(text_ + p * width_)); }
+  UNSPOOL_ALWAYS_INLINE void prefetch_row(u64 row) const { file().fetch_new(array_ + row * pointer_); }
+  UNSPOOL_ALWAYS_INLINE void prefetch_symbol(u64 p) const { file().fetch_new(text_ + p * width_); }
   u32 dense(u32 external) const { return alphabet_.dense(external); }
   u32 external(u32 dense) const { return alphabet_.external(dense); }
   static bool is_end(u32 symbol) { return symbol <= kSeparator; }
   u32 width() const { return alphabet_.width(); }
   // Rows of suffixes that begin with the first symbols of a query, and how many symbols these are;
-  // 0 where no table knows.
+  // 0 where no table knows. All its symbols occur.
   u64 begin_search(const u32* query, u64 length, u64* lo, u64* hi) const;
+  void fetch_search(const u32* query, u64 length) const { fetch_prefix(prefixes_, query, length); }
+  // How many symbols of a query stand at p, `known` of which do, and the one that differs.
+  u64 same(u64 p, const u32* query, u64 known, u64 length, u32* here) const;
   u64 document_start(u64 d) const { return docs_.start(d); }
   u64 document_length(u64 d) const { return docs_.length(d, rows_); }
   u64 find_document(u64 p) const { return docs_.find(p); }
   std::vector<u64> document_lengths() const;
+  void expect(u64 searches, Poll& poll) const {
+    constexpr u64 kReads = 12;  // units that a search touches
+    const u64 end = std::max(array_ + rows_ * pointer_, text_ + rows_ * width_);
+    file().expect(std::min(array_, text_), end, searches * kReads, poll);
+  }
   const MappedFile& file() const { return container_->file(); }
   const Container* container() const { return container_.get(); }
   void throw_if_poisoned() const { file().throw_if_poisoned(); }
@@ -79,9 +87,9 @@ class V4Text {
     if (p >= rows_) return 0;
     return ordered(load_token(p));
   }
-  void prefetch_row(u64 row) const { prefetch(table_->peek(row * pointer_)); }
-  void prefetch_symbol(u64 p) const {
-    if (p < rows_) prefetch(text_->peek(p * width_));
+  UNSPOOL_ALWAYS_INLINE void prefetch_row(u64 row) const { table_->fetch(row * pointer_); }
+  UNSPOOL_ALWAYS_INLINE void prefetch_symbol(u64 p) const {
+    if (p < rows_) text_->fetch(p * width_);
   }
   u32 dense(u32 external) const {
     if (external >= separator_) return kAbsent;
@@ -92,6 +100,12 @@ class V4Text {
   bool is_end(u32 symbol) const { return symbol == 0 || symbol == ordered(separator_); }
   u32 width() const { return width_; }
   u64 begin_search(const u32*, u64, u64*, u64*) const { return 0; }
+  void fetch_search(const u32*, u64) const {}
+  void expect(u64, Poll&) const {}
+  u64 same(u64 p, const u32* query, u64 known, u64 length, u32* here) const {
+    while (known < length && (*here = symbol(p + known)) == query[known]) ++known;
+    return known;
+  }
   u64 document_start(u64 d) const;
   u64 document_length(u64 d) const;
   u64 find_document(u64 p) const;
@@ -128,6 +142,8 @@ class SaShard {
  public:
   explicit SaShard(Source source) : text_(std::move(source)) {}
 
+  // So many searches are to come.
+  void expect(u64 searches, Poll& poll) const { text_.expect(searches, poll); }
   static void find_many(Find<SaShard>* finds, std::size_t n, Poll& poll);
   static void extend_many(Extend<SaShard>* steps, std::size_t n);
   void next_counts(u64 lo, u64 hi, u64 depth, std::vector<SymbolCount>& out, Poll& poll) const;
@@ -146,8 +162,6 @@ class SaShard {
   const Source& text() const { return text_; }
 
  private:
-  // First row in [lo, hi) whose symbol at `depth` is >= c (or > c).
-  u64 bound(u64 lo, u64 hi, u64 depth, u32 c, bool above) const;
   u32 symbol_at(u64 row, u64 depth) const { return text_.symbol(text_.position(row) + depth); }
   Source text_;
 };

@@ -50,7 +50,7 @@ void TokenMatrix::prefetch_bit(u32 l, u64 i) const {
   const u64 k = here.first_unit + i / kUnitBits;
   if (k >= num_units_) return;
   const Unit unit = load<Unit>(file_->at(units_ + 16 * k, 16));
-  prefetch(file_->peek(BitUnit::at(unit.offset, 0).dir_entry(static_cast<u32>(i % kUnitBits))));
+  file_->fetch(BitUnit::at(unit.offset, 0).dir_entry(static_cast<u32>(i % kUnitBits)));
 }
 
 u32 TokenMatrix::leaf_symbol(u32 depth, u64 position) const {

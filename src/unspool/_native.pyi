@@ -89,6 +89,8 @@ class Index:
         """[queries, 2]"""
     def longest_suffix(self, query: Query) -> tuple[int, int]:
         """Symbols in the longest suffix that occurs in some shard, and its count over all."""
+    def longest_suffix_batch(self, queries: Sequence[Query]) -> NDArray[np.int64]:
+        """[queries, 2]"""
     def infgram(self, query: Query) -> tuple[int, int, NDArray[np.int64], NDArray[np.int64]]:
         """suffix length, its count, next symbols, their counts."""
     def infgram_batch(

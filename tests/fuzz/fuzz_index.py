@@ -26,8 +26,10 @@ from unspool import _native
 from unspool.errors import DeadlineExceeded, QueryError, UnspoolError
 
 PAGE = 4096
+UNIT = 512
 HEAD = struct.Struct("<8sIIQQQII")
-"""Magic, version, byte order, file size, table offset, pages, table checksum, sections."""
+"""Magic, version, byte order, file size, offsets of the first and the second table of checksums,
+checksum of the second, sections."""
 PARAMETERS = HEAD.size
 """Where the 24 parameters of 8 bytes begin in the header page."""
 SECTIONS = 512
@@ -36,15 +38,20 @@ INTERESTING = [0, 1, 2, 3, 7, 31, 32, 63, 64, 127, 128, 255, 256, 4095, 4096, 65
 INTERESTING += [2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**63 - 1, 2**63, 2**64 - 1]
 
 
+def sums(data: bytes) -> bytes:
+    """The checksum of each unit."""
+    units = (data[at : at + UNIT] for at in range(0, len(data), UNIT))
+    return b"".join(struct.pack("<I", _native.crc32c(unit)) for unit in units)
+
+
 def reseal(data: bytearray) -> None:
     """Make every checksum right for what the file now holds, where the layout still stands."""
-    _, _, _, _, table, pages, _, _ = HEAD.unpack_from(data)
-    if pages <= len(data) // PAGE and table + 4 * pages <= len(data) and pages >= 1:
-        for page in range(1, pages):
-            crc = _native.crc32c(bytes(data[page * PAGE : (page + 1) * PAGE]))
-            struct.pack_into("<I", data, table + 4 * page, crc)
-        crc = _native.crc32c(bytes(data[table : table + 4 * pages]))
-        struct.pack_into("<I", data, HEAD.size - 8, crc)
+    _, _, _, _, table, second, _, _ = HEAD.unpack_from(data)
+    if PAGE <= table <= second <= len(data) and table % UNIT == second % UNIT == 0:
+        first = bytes(PAGE // UNIT * 4) + sums(bytes(data[PAGE:table]))
+        data[table:second] = first.ljust(second - table, b"\0")[: second - table]
+        data[second:] = sums(bytes(data[table:second])).ljust(len(data) - second, b"\0")
+        struct.pack_into("<I", data, HEAD.size - 8, _native.crc32c(bytes(data[second:])))
     struct.pack_into("<I", data, PAGE - 4, _native.crc32c(bytes(data[: PAGE - 4])))
 
 

@@ -1,7 +1,7 @@
 """Open one index or several as one: checks first, maps second, rebuilds nothing.
 
 A directory opens only if its manifest is there, of this format, sound, and every file is of the
-size and header that were written. What lies deeper is checked page by page when it is first used.
+size and header that were written. What lies deeper is checked piece by piece when it is first used.
 Cost: a few reads a shard; nothing grows with the index.
 """
 

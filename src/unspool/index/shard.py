@@ -94,7 +94,7 @@ def build_shard(
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Name, size and the checksum of the first page, which itself covers the checksum table."""
+    """Name, size and the checksum of the first page, which itself covers the checksum tables."""
     with open(path, "rb") as file:
         # Less its own checksum: a CRC that takes that in too is the same number for any page.
         head = file.read(4092)
