@@ -396,7 +396,7 @@ def test_choices_hold_the_answer_once_and_none_begins_another(name: str) -> None
 
 def test_copies_crashes_and_chosen_labels_are_counted() -> None:
     (task,) = find_tasks("ada-leval/bestanswer")
-    sample = make("bestanswer", LengthLevel("tokens", 400), 1)[0]
+    sample = make("bestanswer", LengthLevel("pairs", 9), 1)[0]
     scores = [task.metric.score(sample, Response(text=t)) for t in ("A4", "A1", "", "A4", "7")]
     assert [s["copied"] for s in scores] == [1.0, 0.0, 0.0, 1.0, 0.0]
     assert ada_leval.choices_by_position(scores) == {"???": 1, "A1": 1, "A4": 2, "A7": 1}
