@@ -67,6 +67,9 @@ class Claim:
     """The machine it needs."""
     packages: tuple[str, ...] = ()
     """Distributions whose versions go into the row, besides Python and unspool."""
+    code: tuple[str, ...] = ()
+    """Rooms and files of the package that the figures depend on ("attention", "extend.py"): a
+    change there measures finished steps anew. Empty: the whole package."""
 
     def __post_init__(self) -> None:
         names = [figure.name for figure in self.required]
@@ -99,6 +102,7 @@ class Context:
         self.budget: Budget = budget
         self.folder = folder or cache_folder("claims", name)
         self._source = source
+        self._rooms = claim.code
         self._code: str | None = None
         self._measured: list[Path] = []
 
@@ -157,11 +161,13 @@ class Context:
             path.unlink(missing_ok=True)
 
     def _fingerprint(self) -> str:
-        """A digest of the package and of the claim script."""
+        """A digest of the claim script and of the code that it depends on."""
         if self._code is None:
             digest = hashlib.sha256(self._source.read_bytes())
             package = Path(unspool.__file__).parent
-            for path in sorted(package.rglob("*")):
+            roots = [package / room for room in self._rooms] or [package]
+            files = [p for r in roots for p in ([r] if r.is_file() else r.rglob("*"))]
+            for path in sorted(files):
                 if path.suffix in (".py", ".so", ".pyd", ".toml"):
                     digest.update(path.relative_to(package).as_posix().encode())
                     digest.update(path.read_bytes())
