@@ -55,7 +55,10 @@ def show_plan(planned: PlannedRun, json: bool) -> None:
     rows = [(task, level, cost) for (task, level), cost in planned.costs.items()]
     rows.append(("all", "", planned.total))
     priced = planned.total.price is not None
-    columns = ["task", "level", "requests", "prompt tokens", "answer tokens", "cut", "tokens cut"]
+    columns = [
+        *("task", "level", "requests", "prompt tokens", "shared", "answer tokens"),
+        *("cut", "tokens cut"),
+    ]
     emit_table(
         [*columns, "price"] if priced else columns,
         (
@@ -64,6 +67,7 @@ def show_plan(planned: PlannedRun, json: bool) -> None:
                 level,
                 human_number(cost.requests),
                 "unknown" if cost.prompt_tokens is None else human_number(cost.prompt_tokens),
+                human_number(cost.shared_tokens),
                 f"≤ {human_number(cost.output_tokens)}",
                 human_number(cost.truncated_samples),
                 human_number(cost.truncated_tokens),
@@ -75,6 +79,8 @@ def show_plan(planned: PlannedRun, json: bool) -> None:
     )
     if planned.total.prompt_tokens is None:
         message("The model tells no tokenizer: --tokenizer NAME counts the prompts.")
+    if planned.total.shared_tokens:
+        message("Shared tokens begin the prompt before, too; a local model reads them once.")
     message("Nothing was sent. Without --dry-run the same command runs it.")
 
 

@@ -387,7 +387,12 @@ def _resolve(
 def _load(model: str | None, endpoint: str | None, method: str | None) -> Any:
     from unspool.backends.load import load_model
 
-    return load_model(model, endpoint=endpoint, method=method)
+    loaded = load_model(model, endpoint=endpoint, method=method)
+    if endpoint is not None or method is not None:
+        return loaded
+    from unspool.backends.prefix import keep_prefixes
+
+    return keep_prefixes(loaded)
 
 
 def _tokenizer(name: str | None) -> Any:

@@ -19,14 +19,28 @@ from unspool.evaluation._io import Appender
 from unspool.evaluation.cache import ResponseCache
 from unspool.evaluation.plan import Item
 from unspool.evaluation.spec import Request, Response
-from unspool.types import Generation, LanguageModel
+from unspool.types import Generation, LanguageModel, Usage
 
 Build = Callable[[Item], Request]
 
 
 def longest_first(items: Sequence[Item]) -> list[Item]:
-    """The order of calls; equal lengths stay as they were planned."""
-    return sorted(items, key=lambda item: -((item.prompt_tokens or 0) + item.reserve))
+    """The order of calls: the task and level with the longest prompt first, so in each of them.
+
+    Prompts of one task and level often begin alike, and stay together so.
+    """
+
+    def size(item: Item) -> int:
+        return (item.prompt_tokens or 0) + item.reserve
+
+    longest: dict[tuple[str, str], int] = {}
+    for item in items:
+        group = item.task, item.level
+        longest[group] = max(longest.get(group, 0), size(item))
+    return sorted(
+        items,
+        key=lambda i: (-longest[i.task, i.level], i.task, i.level, -size(i)),
+    )
 
 
 def call_all(
@@ -161,6 +175,7 @@ def _generated(request: Request, answer: Generation, elapsed: float) -> Response
         finish_reason=answer.finish_reason,
         prompt_tokens=usage.input_tokens,
         completion_tokens=usage.output_tokens,
+        cached_tokens=_not_read(usage),
         truncated_tokens=request.dropped_tokens + usage.dropped_tokens,
         first_token_seconds=answer.first_token_seconds,
         seconds=usage.seconds or elapsed,
@@ -184,6 +199,7 @@ def _scored(model: LanguageModel, request: Request) -> Response:
         finish_reason="scored",
         prompt_tokens=first,
         completion_tokens=sum(len(each.per_token) for each in scored),
+        cached_tokens=_not_read(scored[0].usage),
         truncated_tokens=request.dropped_tokens + sum(s.usage.dropped_tokens for s in scored),
         first_token_seconds=0.0,
         seconds=seconds,
@@ -192,6 +208,11 @@ def _scored(model: LanguageModel, request: Request) -> Response:
         logprob_tokens=tuple(len(each.per_token) for each in scored),
         greedy=tuple(each.greedy for each in scored),
     )
+
+
+def _not_read(usage: Usage) -> int:
+    """Tokens of the prompt that the backend had read before and kept."""
+    return max(0, usage.input_tokens - usage.dropped_tokens - usage.read_tokens)
 
 
 def _sound(text: str) -> str:

@@ -38,6 +38,9 @@ class Cost:
     output_tokens: int = 0
     """Before the run: at most so many."""
     cached_tokens: int = 0
+    shared_tokens: int = 0
+    """Before the run: tokens that stand at the beginning of the prompt before, too; a backend that
+    keeps what it has read need not read them again."""
     truncated_samples: int = 0
     truncated_tokens: int = 0
     first_token_seconds: float = 0.0
@@ -88,6 +91,7 @@ def total(costs: Iterable[Cost]) -> Cost:
         )
         whole.output_tokens += cost.output_tokens
         whole.cached_tokens += cost.cached_tokens
+        whole.shared_tokens += cost.shared_tokens
         whole.truncated_samples += cost.truncated_samples
         whole.truncated_tokens += cost.truncated_tokens
         whole.first_token_seconds += cost.first_token_seconds

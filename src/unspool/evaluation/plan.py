@@ -93,6 +93,8 @@ class Item:
     truncated: int
     sends: int
     """Times that the prompt is sent: an endpoint takes one request a continuation."""
+    shared: int
+    """Tokens that its prompt has in common with the beginning of the one planned before it."""
     offset: int
     """Of the sample's line in `samples.jsonl`."""
 
@@ -169,10 +171,11 @@ def write_plan(
     """Write the samples of a run and return its requests in the order of the file."""
     items: list[Item] = []
     done = offset = 0
+    beginnings = _Beginnings(fitter)
     for task in tasks:
         for level in levels_of(task.spec, settings.lengths):
             for sample in draw(task, level, settings, fitter):
-                record = _planned(task, sample, fitter, settings)
+                record = _planned(task, sample, fitter, settings, beginnings)
                 row = _io.line(record)
                 file.write(row)
                 items += items_of(record, offset)
@@ -183,7 +186,35 @@ def write_plan(
     return items
 
 
-def _planned(task: Task, sample: Sample, fitter: Fitter, settings: RunSettings) -> dict[str, Any]:
+class _Beginnings:
+    """How many tokens a prompt shares with the one before it."""
+
+    def __init__(self, fitter: Fitter) -> None:
+        self._fitter = fitter
+        self._before = ""
+        self._known: tuple[str, int] = ("", 0)
+
+    def shared(self, text: str) -> int:
+        """Tokens of the common beginning, where it is at least half of the text; else 0."""
+        before, self._before = self._before, text
+        half = len(text) // 2
+        if self._fitter.tokenizer is None or not text or before[:half] != text[:half]:
+            return 0
+        low, high = half, min(len(before), len(text))
+        while low < high:
+            middle = (low + high + 1) // 2
+            if before[low:middle] == text[low:middle]:
+                low = middle
+            else:
+                high = middle - 1
+        if self._known[0] != text[:low]:
+            self._known = (text[:low], self._fitter.count(text[:low]))
+        return self._known[1]
+
+
+def _planned(
+    task: Task, sample: Sample, fitter: Fitter, settings: RunSettings, beginnings: _Beginnings
+) -> dict[str, Any]:
     fitted = fitter.fit(task, sample)
     request = fitted.request
     texts = (
@@ -207,6 +238,7 @@ def _planned(task: Task, sample: Sample, fitter: Fitter, settings: RunSettings) 
         "reserve": fitted.reserve,
         "truncated": request.dropped_tokens,
         "sends": max(1, len(request.continuations)) if endpoint else 1,
+        "shared": beginnings.shared("\n".join(texts)),
         "sample": replace(sample, lengths=lengths).to_json(),
     }
 
@@ -225,6 +257,7 @@ def items_of(record: dict[str, Any], offset: int) -> list[Item]:
             record["reserve"],
             record["truncated"],
             record["sends"],
+            record["shared"],
             offset,
         )
         for repeat, digest in enumerate(record["digests"])
@@ -250,4 +283,5 @@ def planned_cost(items: Sequence[Item], kinds: dict[str, str]) -> dict[tuple[str
         prompt = None if item.prompt_tokens is None else item.prompt_tokens * item.sends
         output = item.reserve if kinds[item.task] == "generate" else 0
         cost.add(prompt, output, truncated=item.truncated)
+        cost.shared_tokens += item.shared
     return costs
