@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = runner.discover(options.source)
         if options.list:
             return _list(found, options.results)
+        if options.original is not None:
+            os.environ["UNSPOOL_ORIGINAL"] = str(options.original.resolve())
         names = runner.chosen(found, options.budget) if options.all else options.names
         if not names:
             message("Name a claim, or --all. --list shows what there is.")
@@ -46,6 +49,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="claims to measure")
     parser.add_argument("--all", action="store_true", help="every claim that the budget pays for")
     parser.add_argument("--budget", choices=("cpu", "gpu", "full"), default="cpu")
+    parser.add_argument(
+        "--original",
+        type=Path,
+        help="checkout of a release, or a folder of checkouts, for claims that run beside one",
+    )
     parser.add_argument("--list", action="store_true", help="show the claims and what they reached")
     parser.add_argument("--tables", action="store_true", help="fill the tables of README and docs")
     parser.add_argument("--results", type=Path, default=runner.RESULTS, help="folder of the rows")

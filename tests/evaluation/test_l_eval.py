@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.hard_texts import text as hard_text
+from claims._hard_texts import text as hard_text
 from unspool.errors import ConfigError, InputError, MissingData, OverflowPolicyError
 from unspool.evaluation.spec import LengthLevel, Parts, Response, Room, Sample, Source
 from unspool.evaluation.tasks import find_tasks, task

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.hard_texts import pairs
+from claims._hard_texts import pairs
 from unspool.errors import ConfigError, InputError
 from unspool.evaluation.metrics import choice, f1, fuzzy, lcs, normalise
 

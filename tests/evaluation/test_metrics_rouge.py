@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.hard_texts import pairs, text
+from claims._hard_texts import pairs, text
 from unspool.errors import InputError
 from unspool.evaluation.metrics import bleu, rouge, rouge_score
 
