@@ -61,14 +61,46 @@ def save_stream(directory: Path, header: dict[str, Any], state: dict[str, Tensor
     return directory
 
 
-def load_stream(directory: Path, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and the tensors of a saved stream.
+def load_stream(
+    directory: Path, version: int, *, verify: bool = True
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the tensors of a saved stream, mapped into memory.
+
+    Args:
+        directory: Of the stream.
+        version: Of the format that the caller reads.
+        verify: Compare the checksum of the tensors, which reads every byte of them.
 
     Raises:
         InputError: A file is missing, damaged, or of another format.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    header = read_header(directory, version)
+    path = directory / _TENSORS
+    if not path.is_file() or path.stat().st_size != header["bytes"]:
+        raise InputError(f"{path} is missing or cut short. Save the stream again.")
+    if verify and not is_sound(directory, header):
+        raise InputError(f"{path} is damaged: its checksum differs. Save the stream again.")
+    try:
+        return header, load_file(str(path))
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}. Save the stream again.") from error
+
+
+def is_sound(directory: Path, header: dict[str, Any]) -> bool:
+    """Whether every byte of the tensors is what was written."""
+    path = directory / _TENSORS
+    return path.is_file() and _digest(path) == header["sha256"]
+
+
+def read_header(directory: Path, version: int) -> dict[str, Any]:
+    """The header of a saved stream.
+
+    Raises:
+        InputError: There is none, or it is of another format.
+    """
     try:
         header = json.loads((directory / _HEADER).read_text())
     except (OSError, ValueError) as error:
@@ -78,12 +110,12 @@ def load_stream(directory: Path, version: int) -> tuple[dict[str, Any], dict[str
             f"{directory} is a saved stream of format {header.get('format')!r}; this version "
             f"reads {version}."
         )
-    path = directory / _TENSORS
-    if not path.is_file() or path.stat().st_size != header["bytes"]:
-        raise InputError(f"{path} is missing or cut short. Save the stream again.")
-    if _digest(path) != header["sha256"]:
-        raise InputError(f"{path} is damaged: its checksum differs. Save the stream again.")
-    return header, load_file(str(path))
+    missing = {"bytes", "sha256", "method", "model", "pending", "prefill_end", "written"} - set(
+        header
+    )
+    if missing:
+        raise InputError(f"{directory} lacks {', '.join(sorted(missing))} in {_HEADER}.")
+    return header
 
 
 def _digest(path: Path) -> str:

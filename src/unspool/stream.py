@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,87 @@ class Stream:
         other._pending = list(self._pending)
         return other
 
+    def fix(self) -> Stream:
+        """Say that what was fed is a whole context, of which questions will be asked.
+
+        It is read to its end, and methods that prepare a context (squeezed) or compress it
+        (snapkv, think) do so now instead of with the first question.
+        """
+        import torch
+
+        self._flush_text()
+        self._read()
+        if self._pending:
+            self._check_room(0)
+            with torch.inference_mode():
+                self._forward(self._pending)
+            self._pending = []
+        if not self.cache.get_seq_length():
+            raise InputError("Nothing was fed yet: there is no context to fix.")
+        with torch.inference_mode():
+            self.cache.end_prefill()
+        return self
+
+    def ask(
+        self,
+        question: str | list[int] | Sequence[str | list[int]],
+        *,
+        keep: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Continue after what was fed and a question, and leave the stream as it was.
+
+        Args:
+            question: Text or token ids; or a list of either, which is answered as one batch.
+            keep: Share of the context's keys to load (method squeezed); None: as the method says.
+            kwargs: As for `generate`.
+
+        Returns:
+            What `generate` returns; for a batch a list of texts, or ids [B, n] without a tokenizer.
+        """
+        from unspool.caches.context_store import set_keep
+
+        fork = self.fork()
+        if keep is not None:
+            set_keep(fork.cache, keep)
+        if isinstance(question, str) or (question and isinstance(question[0], int)):
+            return fork.generate(question, **kwargs)  # type: ignore[arg-type]  # one question
+        return fork._generate_batch(question, **kwargs)  # type: ignore[arg-type]  # a list of them
+
+    def _generate_batch(self, questions: Sequence[str | list[int]], **kwargs: Any) -> Any:
+        import torch
+
+        if not questions:
+            raise InputError("The list of questions is empty.")
+        self.fix()
+        rows = [self._encode(q) if isinstance(q, str) else list(q) for q in questions]
+        if not all(rows):
+            raise InputError("A question of the batch is empty.")
+        longest, seen = max(map(len, rows)), int(self.cache.get_seq_length())
+        device = self.extension.facts.device
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        mask = torch.ones(len(rows), seen + longest, dtype=torch.long)
+        for number, row in enumerate(rows):
+            ids[number, longest - len(row) :] = torch.tensor(row)
+            mask[number, seen : seen + longest - len(row)] = 0
+        kwargs.setdefault("max_new_tokens", 128)
+        self._pending = [0] * longest  # counted, not read: the rows are read below
+        self._check_room(int(kwargs["max_new_tokens"]))
+        self._pending = []
+        tokenizer = self.extension.tokenizer
+        with torch.inference_mode():
+            self.cache.batch_repeat_interleave(len(rows))
+            out = self.extension.generate(
+                ids.to(device),
+                past_key_values=self.cache,
+                attention_mask=mask.to(device),
+                **kwargs,
+            )
+        new = out[:, longest:]
+        if tokenizer is None:
+            return new
+        return [str(tokenizer.decode(row, skip_special_tokens=True)) for row in new]
+
     def report(self) -> Report:
         """Where every token fed is now."""
         report = count(self.cache.reports(), method=self.extension.spec)
@@ -121,8 +202,19 @@ class Stream:
             seconds=self._seconds,
         )
 
-    def save(self, directory: str | Path) -> Path:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+    ) -> Path:
         """Write what is kept into a new directory: safetensors and json.
+
+        Args:
+            directory: New, or a saved stream that is replaced.
+            facts: Anything of JSON to keep in the header beside it.
+            tensors: Tensors to keep beside it, under names without a dot.
 
         Raises:
             ConfigError: The directory exists and holds something else.
@@ -138,18 +230,23 @@ class Stream:
             "pending": self._pending,
             "prefill_end": self.cache.prefill_end,
             "written": self._written,
+            "facts": dict(facts or {}),
         }
-        return save_stream(Path(directory), header, self.cache.state())
+        return save_stream(Path(directory), header, {**self.cache.state(), **(tensors or {})})
 
-    def load(self, directory: str | Path) -> Stream:
+    def load(self, directory: str | Path, *, verify: bool = True) -> Stream:
         """Take up what `save` wrote, in place of what was fed so far.
+
+        Args:
+            directory: Of a saved stream. Its tensors are mapped into memory, not copied.
+            verify: Compare the checksum, which reads every byte; False: sizes and form only.
 
         Raises:
             InputError: The files are damaged, or belong to another model or method.
         """
         from unspool.saved import load_stream
 
-        header, state = load_stream(Path(directory), _FORMAT)
+        header, state = load_stream(Path(directory), _FORMAT, verify=verify)
         for key, own in (("method", self.extension.spec), ("model", self.extension.facts.name)):
             if header[key] != own:
                 raise InputError(
@@ -217,11 +314,14 @@ class Stream:
         with torch.inference_mode():
             while len(self._pending) >= size:
                 self._check_room(0)
-                ids = torch.tensor([self._pending[:size]], device=self.extension.facts.device)
-                self.extension.model(
-                    ids, past_key_values=self.cache, use_cache=True, **self._one_logit()
-                )
+                self._forward(self._pending[:size])
                 del self._pending[:size]
+
+    def _forward(self, ids: list[int]) -> None:
+        import torch
+
+        rows = torch.tensor([ids], device=self.extension.facts.device)
+        self.extension.model(rows, past_key_values=self.cache, use_cache=True, **self._one_logit())
 
     def _one_logit(self) -> dict[str, Any]:
         """Logits of the last position only, where the model can leave out the rest."""

@@ -113,7 +113,9 @@ def _cuda(
 
 def _blind_rows(out: Tensor, lse: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
     """Rows that see nothing: output 0, log-sum-exp -inf, whatever the kernel left there."""
-    lse = lse.float()
+    import torch
+
+    lse = lse.to(torch.promote_types(lse.dtype, torch.float32))
     if seen is None:
         return out, lse
     blind = ~seen.any(-1)

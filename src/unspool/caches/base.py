@@ -140,6 +140,9 @@ class Store(CacheLayerMixin):
     def batch_select_indices(self, indices: Tensor) -> None:
         self._map(lambda x: x[indices.to(x.device)])
 
+    def join(self, stores: Sequence[Store]) -> None:
+        """Know the stores of all layers of the cache, this one included."""
+
     # ---- what the attention function calls
 
     def meet(self) -> tuple[Tensor, Tensor] | None:

@@ -22,6 +22,8 @@ class UnspoolCache(Cache):
 
     def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__(layers=list(layers))
+        for store in self.stores:
+            store.join(self.stores)
         self.prefill_end: int | None = None
         """Token count (padding counted) at which the prefill is complete; None: not told yet."""
 
