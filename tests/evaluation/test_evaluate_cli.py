@@ -186,3 +186,10 @@ def test_tasks_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["list", "tasks", "--json"]) == 0
     names = [json.loads(line)["name"] for line in capfd.readouterr().out.splitlines()]
     assert {"passkey/choice", "passkey/digits"} <= set(names)
+
+
+def test_templates_are_for_tasks_that_read_them(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*RUN, "--out", str(folder), "--templates", "lm-eval"]) == 2
+    assert "passkey/digits has this project's prompts only" in capfd.readouterr().err

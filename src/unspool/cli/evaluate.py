@@ -8,6 +8,15 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from unspool.cli._evaluate import bars, show_levels, show_plan, show_report
+from unspool.cli._evaluate_setup import (
+    cache_file,
+    load,
+    make_settings,
+    named_tokenizer,
+    resolve,
+    share,
+    words,
+)
 from unspool.cli._output import emit_json, emit_text, human_bytes, human_number, message
 from unspool.errors import ConfigError
 
@@ -51,6 +60,7 @@ def run(
     chat: Literal["auto", "never", "always"] = "auto",
     data: str | None = None,
     source: str | None = None,
+    templates: str | None = None,
     window: int | None = None,
     tokenizer: str | None = None,
     prices: Path | None = None,
@@ -82,6 +92,8 @@ def run(
         chat: Whether prompts go through the chat template. auto: as each task says.
         data: The original data: a folder, zip or file, or hub to fetch it.
         source: Texts that generators build from: a file or folder.
+        templates: The prompts of the original release, where the task can read them: its file or
+            checkout, or lm-eval for those of the installed package. Default: this project's own.
         window: Most tokens of prompt and answer. Default: what the model says.
         tokenizer: Counts for an endpoint: a name, a file or a folder.
         prices: A table of prices of tokens, TOML or JSON, by model name.
@@ -96,8 +108,8 @@ def run(
     from unspool.evaluation.run import evaluate, plan_run
 
     settings: dict[str, Any] = {
-        "lengths": _list(lengths),
-        "depths": tuple(_share(each) for each in _list(depths)),
+        "lengths": words(lengths),
+        "depths": tuple(share(each) for each in words(depths)),
         "limit": limit,
         "seed": seed,
         "keep": keep,
@@ -105,10 +117,10 @@ def run(
         "data": data,
         "texts": source,
     }
-    chosen, resolved = _resolve(tasks, settings, Path(out), resume)
+    chosen, resolved = resolve(tasks, templates, settings, Path(out), resume)
     table = read_prices(prices) if prices is not None else None
-    loaded = _load(model, endpoint, method)
-    counter = _tokenizer(tokenizer)
+    loaded = load(model, endpoint, method)
+    counter = named_tokenizer(tokenizer)
     shared: dict[str, Any] = {
         "settings": resolved,
         "prices": table,
@@ -123,7 +135,7 @@ def run(
                 loaded,
                 chosen,
                 out=out,
-                cache=_cache(cache),
+                cache=cache_file(cache),
                 concurrency=concurrency,
                 progress=told,
                 **shared,
@@ -276,7 +288,7 @@ def make(
     from unspool.evaluation.tasks import task as task_named
 
     chosen = task_named(task)
-    settings = _settings(length, depths, n, seed, data, source)
+    settings = make_settings(length, depths, n, seed, data, source)
     name = tokenizer or ("smollm2" if chosen.spec.unit == "tokens" else None)
     with bars(quiet=json) as told:
         done = make_samples(chosen, out, settings, tokenizer=name, progress=told)
@@ -322,7 +334,7 @@ def export(
     from unspool.evaluation.tasks import find_tasks
 
     chosen = find_tasks(tasks)
-    settings = _settings(lengths, depths, limit, seed, data, source)
+    settings = make_settings(lengths, depths, limit, seed, data, source)
     in_tokens = any(task.spec.unit == "tokens" for task in chosen)
     name = tokenizer or ("smollm2" if in_tokens else None)
     with bars(quiet=json) as told:
@@ -333,81 +345,3 @@ def export(
     for each in names:
         emit_text(each)
     message(f"Run them with: lm_eval --include_path {out} --tasks {names[0]} --model …")
-
-
-def _list(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise ConfigError(f"--depths takes percentages from 0 to 100, got {text!r}.")
-    return value / 100
-
-
-def _settings(
-    lengths: str | None,
-    depths: str | None,
-    limit: int | None,
-    seed: int,
-    data: str | None,
-    source: str | None,
-) -> Any:
-    from unspool.evaluation.plan import RunSettings
-
-    return RunSettings(
-        lengths=_list(lengths),
-        depths=tuple(_share(each) for each in _list(depths)),
-        limit=limit,
-        seed=seed,
-        data=data,
-        texts=source,
-    )
-
-
-def _resolve(
-    tasks: str | None, settings: dict[str, Any], out: Path, resume: bool
-) -> tuple[Any, Any]:
-    """Tasks and settings of a run: as given, or those of the run that is continued."""
-    from unspool.evaluation.manifest import read_manifest, settings_of
-    from unspool.evaluation.plan import RunSettings
-
-    if resume:
-        manifest = read_manifest(out)
-        return list(manifest["tasks"]), settings_of(manifest, settings["data"], settings["texts"])
-    if tasks is None:
-        raise ConfigError("Say what to run: --tasks NAME. 'unspool list tasks' shows the names.")
-    return tasks, RunSettings(**settings)
-
-
-def _load(model: str | None, endpoint: str | None, method: str | None) -> Any:
-    from unspool.backends.load import load_model
-
-    loaded = load_model(model, endpoint=endpoint, method=method)
-    if endpoint is not None or method is not None:
-        return loaded
-    from unspool.backends.prefix import keep_prefixes
-
-    return keep_prefixes(loaded)
-
-
-def _tokenizer(name: str | None) -> Any:
-    if name is None:
-        return None
-    from unspool.evaluation.make import ruler
-
-    return ruler(name)
-
-
-def _cache(given: str | None) -> str | None:
-    if given == "off":
-        return None
-    if given is not None:
-        return given
-    from unspool._cache import cache_folder
-
-    return str(cache_folder("evaluate", "responses.sqlite"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unspool.errors import Unsupported
+from unspool.errors import ConfigError, Unsupported
 from unspool.evaluation.spec import (
     LengthLevel,
     Metric,
@@ -95,6 +95,16 @@ class Task:
         raise Unsupported(
             f"The original release of {self.spec.name} has no prediction files that are known "
             f"here. Score a file of unspool's own form (see 'unspool evaluate score --help')."
+        )
+
+    def with_templates(self, source: str) -> Task:
+        """The same task with the prompts of the original release, read from a file of the user's.
+
+        Raises:
+            ConfigError: This task has prompts of its own only.
+        """
+        raise ConfigError(
+            f"{self.spec.name} has this project's prompts only, so no templates can be read for it."
         )
 
     def with_depths(self, depths: tuple[float, ...]) -> Task:
