@@ -15,7 +15,8 @@ from unspool.server.shelf import Served
 Name = Annotated[str, Path(max_length=100, description="The name an index is served under.")]
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": schemas.ErrorBody, "description": "The request cannot be answered; says why."},
+    400: {"model": schemas.ErrorBody, "description": "The request has not its form; says where."},
+    422: {"model": schemas.ErrorBody, "description": "It cannot be answered here; says why."},
     401: {"model": schemas.ErrorBody, "description": "A token is needed."},
     403: {"model": schemas.ErrorBody, "description": "Asked from another site."},
     404: {"model": schemas.ErrorBody, "description": "There is no such index or document."},
@@ -75,7 +76,7 @@ def check_answer(limit: int, context: int, queries: Sequence[Any]) -> None:
     longest = sum(limit * (2 * context + 2 * 4 * size_of(q)) for q in queries)
     if longest > schemas.MAX_ANSWER:
         raise ServiceError(
-            400,
+            422,
             "answer_too_large",
             f"The answer could quote {longest:,} bytes, and at most {schemas.MAX_ANSWER:,} are "
             "given at once. Ask with a smaller limit, context or batch.",

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,10 +17,12 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 import unspool
 from unspool.errors import UnspoolError
 from unspool.server import batch, chat, compat, pages, reading, search
+from unspool.server.answers import ERRORS
 from unspool.server.failures import ServiceError, as_service_error
 from unspool.server.guard import App, Guard
 from unspool.server.hot import Hot
@@ -28,6 +31,8 @@ from unspool.server.settings import ServerSettings
 from unspool.types import LanguageModel
 
 log = logging.getLogger("unspool.server")
+
+_ROUTERS = tuple(m.router for m in (search, batch, compat, chat, pages, reading))
 
 _ABOUT = (
     "Exact search of large texts, and answers of a model in the form of the OpenAI interface. "
@@ -68,16 +73,18 @@ def make_app(
         redoc_url=None,
     )
     app.state.service = service
-    app.include_router(search.router)
-    app.include_router(batch.router)
-    app.include_router(compat.router)
-    app.include_router(chat.router)
-    app.include_router(pages.router)
-    app.include_router(reading.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     pages.mount_static(app)
-    app.add_api_route("/healthz", healthz, methods=["GET"], tags=["service"])
+    service_routes: dict[str, Any] = {"methods": ["GET"], "tags": ["service"]}
+    refusals: dict[int | str, Any] = {status: ERRORS[status] for status in (401, 403)}
+    app.add_api_route("/healthz", healthz, responses=refusals, **service_routes)
+    figures: dict[int | str, Any] = {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **refusals,
+    }
     app.add_api_route(
-        "/metrics", metrics, methods=["GET"], tags=["service"], response_class=Response
+        "/metrics", metrics, responses=figures, response_class=Response, **service_routes
     )
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -128,7 +135,19 @@ async def _http(request: Request, error: Exception) -> Response:
     code = {404: "not_found", 405: "wrong_method"}.get(error.status_code, "refused")
     answer = _as_response(ServiceError(error.status_code, code, said))
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(_methods(request))
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method of an address; a router knows those of one route alone."""
+    found: set[str] = set()
+    for route in chain(request.app.routes, *(router.routes for router in _ROUTERS)):
+        match, _ = route.matches(request.scope)
+        if match != Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return sorted(found)
 
 
 async def _known(_: Request, error: Exception) -> Response:
@@ -144,14 +163,16 @@ def _as_response(error: ServiceError) -> Response:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The schema, without the 422 that FastAPI assumes: what is invalid is answered with 400."""
+    """The schema, without the 422 that FastAPI assumes: a wrong form is answered with 400."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         for operations in schema["paths"].values():
             for operation in operations.values():
-                operation.get("responses", {}).pop("422", None)
+                answers = operation.get("responses", {})
+                if "HTTPValidationError" in str(answers.get("422")):
+                    del answers["422"]
         forms = schema.get("components", {}).get("schemas", {})
         for name in ("HTTPValidationError", "ValidationError"):
             forms.pop(name, None)

@@ -99,15 +99,12 @@ async def next_batch(request: Request, index: Name, body: schemas.NextBatchReque
 @router.post("/{index}/prob/batch", response_model=schemas.ProbBatch)
 async def prob_batch(request: Request, index: Name, body: schemas.ProbBatchRequest) -> Response:
     """How probable each continuation is after its prompt."""
-    queries = [pair[0] for pair in body.pairs]
-    if None in queries:
-        raise ServiceError(400, "bad_query", "A query is null; only a continuation may be.")
-    asked: Any = queries
-    after: Any = [-1 if pair[1] is None else pair[1] for pair in body.pairs]
+    queries = [pair.query for pair in body.pairs]
+    after: Any = [-1 if pair.continuation is None else pair.continuation for pair in body.pairs]
 
     def job(ix: Index) -> Any:
         found: Any = ix.infgram_batch if body.infgram else ix.prob_batch
-        return {"results": found(asked, after)}
+        return {"results": found(queries, after)}
 
     sizes = sum(map(size_of, queries))
     return reply(
@@ -169,7 +166,7 @@ async def document_batch(
             size += results[-1]["end"] - results[-1]["start"]
             if size > schemas.MAX_ANSWER:
                 raise ServiceError(
-                    400,
+                    422,
                     "answer_too_large",
                     f"These ranges hold more than {schemas.MAX_ANSWER:,} bytes. Ask for fewer.",
                 )

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 
 from unspool.index.compat import InfiniGramEngine
 from unspool.server import pages
-from unspool.server.answers import reply
+from unspool.server.answers import ERRORS, reply
 from unspool.server.failures import ServiceError
 from unspool.server.service import service_of
 from unspool.server.shelf import Opened
@@ -54,7 +54,7 @@ class InfiniGramRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     index: Annotated[str | None, Field(description="The name of an index; also `corpus`.")] = None
-    query_type: str
+    query_type: Annotated[str, Field(description="count, prob, ntd, search_docs and others.")]
     query: str | None = None
     query_ids: list[Any] | None = None
 
@@ -74,7 +74,7 @@ async def names(request: Request) -> Response:
 @router.post(
     "/",
     response_model=dict[str, Any],
-    responses={400: {"model": InfiniGramError}, 503: {"model": InfiniGramError}},
+    responses={**ERRORS, **{s: {"model": InfiniGramError} for s in (400, 503, 504)}},
     openapi_extra={
         "requestBody": {
             "required": True,

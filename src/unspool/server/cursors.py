@@ -27,7 +27,7 @@ def read_cursor(cursor: str, fingerprint: str, question: Any) -> int:
     """How many hits the pages before showed.
 
     Raises:
-        ServiceError: 400 for a cursor of another question, 409 if the index was replaced.
+        ServiceError: 422 for a cursor of another question, 409 if the index was replaced.
     """
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
@@ -48,7 +48,7 @@ def read_cursor(cursor: str, fingerprint: str, question: Any) -> int:
 
 
 def _refused(message: str) -> ServiceError:
-    return ServiceError(400, "bad_cursor", message, param="cursor")
+    return ServiceError(422, "bad_cursor", message, param="cursor")
 
 
 def _digest(question: Any) -> str:

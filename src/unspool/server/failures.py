@@ -10,14 +10,15 @@ from typing import Any
 
 from unspool import errors
 
+# 400 is a request that has not its form; 422 has it, and cannot be answered here all the same.
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),
     (errors.IndexFileError, 503, "index_unavailable"),
     (errors.OverflowPolicyError, 400, "context_length_exceeded"),
     (errors.Unsupported, 400, "unsupported"),
-    (errors.QueryError, 400, "bad_query"),
-    (errors.ConfigError, 400, "bad_setting"),
-    (errors.InputError, 400, "bad_input"),
+    (errors.QueryError, 422, "bad_query"),
+    (errors.ConfigError, 422, "bad_setting"),
+    (errors.InputError, 422, "bad_input"),
     (errors.BackendError, 502, "model_failed"),
 )
 

@@ -153,7 +153,7 @@ class Guard:
             if kind in _FORMS and (path in PAGES):
                 if origin is None and site != b"same-origin":
                     raise ServiceError(403, "wrong_origin", "Forms are taken from the page alone.")
-            elif kind != b"application/json":
+            elif kind != b"application/json" and _has_body(headers):
                 raise ServiceError(
                     415, "not_json", "Send a JSON body with 'Content-Type: application/json'."
                 )
@@ -191,6 +191,10 @@ async def send_json(
     found += [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
     await send({"type": "http.response.start", "status": status, "headers": found})
     await send({"type": "http.response.body", "body": body})
+
+
+def _has_body(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 def _name(host: bytes) -> bytes:

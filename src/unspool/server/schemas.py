@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 MAX_QUERY = 100_000
+MAX_ADDRESS = 2_000
+"""Characters of a query in an address; servers and proxies take no long ones."""
 MAX_TEXT = 1_000_000
 MAX_BATCH = 10_000
 MAX_SMALL_BATCH = 100
@@ -14,15 +16,32 @@ MAX_QUOTE = 1 << 20
 MAX_ANSWER = 32 << 20
 """Most bytes of text that one answer may quote."""
 
+MOST = 1 << 53
+"""Whole numbers below this are the same in every language."""
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is a whole one."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Stands behind the limits of a number, so that the schema keeps them."""
 Text = Annotated[str, StringConstraints(max_length=MAX_QUERY)]
-Symbol = Annotated[int, Field(ge=0, lt=1 << 32)]
+Symbol = Annotated[int, Field(ge=0, lt=1 << 32), WHOLE]
+_SYMBOLS = "Text, or symbols of the index: byte values or token ids."
 Query = Annotated[
-    Text | Annotated[list[Symbol], Field(max_length=MAX_QUERY)],
-    Field(description="Text, or symbols of the index: byte values or token ids."),
+    Text | Annotated[list[Symbol], Field(max_length=MAX_QUERY)], Field(description=_SYMBOLS)
 ]
-Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
-Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
-Context = Annotated[int, Field(ge=0, le=MAX_CONTEXT)]
+Term = Annotated[
+    Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUERY)]
+    | Annotated[list[Symbol], Field(min_length=1, max_length=MAX_QUERY)],
+    Field(description=_SYMBOLS),
+]
+"""A query that is not empty."""
+Seed = Annotated[int, Field(ge=0, lt=MOST), WHOLE]
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT), WHOLE]
+Context = Annotated[int, Field(ge=0, le=MAX_CONTEXT), WHOLE]
 Order = Literal["index", "position", "random"]
 
 
@@ -67,11 +86,11 @@ class SpanForm(Form):
 
 class HitForm(SpanForm):
     context: str
-    number: Annotated[int, Field(description="The number of the document in the index.")]
+    number: Annotated[int, Field(description="The number of the document in the index."), WHOLE]
 
 
 class FindRequest(Form):
-    query: Query
+    query: Term
     limit: Limit = 10
     context: Context = 80
     order: Order = "index"
@@ -80,7 +99,7 @@ class FindRequest(Form):
 
 
 class Found(Form):
-    count: Annotated[int, Field(description="Occurrences in all.")]
+    count: Annotated[int, Field(description="Occurrences in all."), WHOLE]
     hits: list[HitForm]
     next_cursor: Annotated[
         str | None, Field(description="Give it back as `cursor` for the next page.")
@@ -88,7 +107,7 @@ class Found(Form):
 
 
 class FindBatchRequest(Form):
-    queries: Annotated[list[Query], Field(min_length=1, max_length=MAX_SMALL_BATCH)]
+    queries: Annotated[list[Term], Field(min_length=1, max_length=MAX_SMALL_BATCH)]
     limit: Limit = 10
     context: Context = 80
     order: Order = "index"
@@ -102,7 +121,7 @@ class FoundBatch(Form):
 class NextRequest(Form):
     query: Query
     infgram: bool = False
-    top: Annotated[int, Field(ge=1, le=100_000)] = 100
+    top: Annotated[int, Field(ge=1, le=100_000), WHOLE] = 100
 
 
 class NextForm(Form):
@@ -116,14 +135,16 @@ class NextForm(Form):
 class DistributionForm(Form):
     prompt_count: int
     suffix_length: int
-    distinct: Annotated[int, Field(description="More than are listed if `top` left some out.")]
+    distinct: Annotated[
+        int, Field(description="More than are listed if `top` left some out."), WHOLE
+    ]
     symbols: list[NextForm]
 
 
 class NextBatchRequest(Form):
     queries: Annotated[list[Query], Field(min_length=1, max_length=MAX_BATCH)]
     infgram: bool = False
-    top: Annotated[int, Field(ge=1, le=1_000)] = 10
+    top: Annotated[int, Field(ge=1, le=1_000), WHOLE] = 10
 
 
 class DistributionBatch(Form):
@@ -133,7 +154,7 @@ class DistributionBatch(Form):
 class ProbRequest(Form):
     query: Query
     continuation: Annotated[
-        Query | None, Field(description="What follows; null is the end of the document.")
+        Term | None, Field(description="What follows; null is the end of the document.")
     ]
     infgram: bool = False
 
@@ -145,11 +166,15 @@ class ProbForm(Form):
     suffix_length: int
 
 
-class ProbBatchRequest(Form):
-    pairs: Annotated[
-        list[Annotated[list[Query | None], Field(min_length=2, max_length=2)]],
-        Field(min_length=1, max_length=MAX_BATCH, description="[query, continuation] each."),
+class Pair(Form):
+    query: Query
+    continuation: Annotated[
+        Term | None, Field(description="What follows; null is the end of the document.")
     ]
+
+
+class ProbBatchRequest(Form):
+    pairs: Annotated[list[Pair], Field(min_length=1, max_length=MAX_BATCH)]
     infgram: bool = False
 
 
@@ -158,17 +183,17 @@ class ProbBatch(Form):
 
 
 Clauses = Annotated[
-    list[Annotated[list[Query], Field(min_length=1, max_length=32)]],
+    list[Annotated[list[Term], Field(min_length=1, max_length=32)]],
     Field(min_length=1, max_length=16, description="AND of ORs."),
 ]
 
 
 class CnfRequest(Form):
     clauses: Clauses
-    window: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    window: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] = 100
     limit: Limit = 10
     context: Context = 80
-    sample: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    sample: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
     seed: Seed = 0
 
 
@@ -189,13 +214,13 @@ class CnfBatch(Form):
 
 
 class TraceSettings(Form):
-    min_length: Annotated[int, Field(ge=1, le=MAX_TEXT)] = 1
-    max_count: Annotated[int, Field(ge=1, lt=1 << 63)] | None = None
+    min_length: Annotated[int, Field(ge=1, le=MAX_TEXT), WHOLE] = 1
+    max_count: Annotated[int, Field(ge=1, lt=MOST), WHOLE] | None = None
     delimiters: Annotated[list[Text | Symbol], Field(max_length=64)] = []
     whole_words: bool = False
     density: Annotated[float, Field(gt=0, le=1)] | None = None
     rank: Literal["position", "length", "rarity"] = "position"
-    max_sources: Annotated[int, Field(ge=0, le=MAX_LIMIT)] = 10
+    max_sources: Annotated[int, Field(ge=0, le=MAX_LIMIT), WHOLE] = 10
     seed: Seed = 42
 
 
@@ -226,12 +251,12 @@ class TracedBatch(Form):
     results: list[Traced]
 
 
-Offset = Annotated[int, Field(ge=0, lt=1 << 48)]
+Offset = Annotated[int, Field(ge=0, lt=1 << 48), WHOLE]
 
 
 class DocumentRequest(Form):
     document: Annotated[
-        Text | Annotated[int, Field(ge=0, lt=1 << 63)],
+        Text | Annotated[int, Field(ge=0, lt=MOST), WHOLE],
         Field(description="The id of a document, or its number."),
     ]
     start: Offset = 0
@@ -244,7 +269,7 @@ class DocumentRequest(Form):
 class DocumentForm(Form):
     document: str
     number: int
-    length: Annotated[int, Field(description="UTF-8 bytes of the whole document.")]
+    length: Annotated[int, Field(description="UTF-8 bytes of the whole document."), WHOLE]
     start: int
     end: int
     text: str

@@ -58,7 +58,7 @@ def _describe(served: Served) -> dict[str, Any]:
 
 @router.get("/{index}/count", response_model=schemas.Count)
 async def count_by_address(
-    request: Request, index: Name, query: Annotated[str, Query(max_length=schemas.MAX_QUERY)]
+    request: Request, index: Name, query: Annotated[str, Query(max_length=schemas.MAX_ADDRESS)]
 ) -> Response:
     """How often a text occurs, asked by address."""
     return await count(request, index, schemas.CountRequest(query=query))
@@ -205,7 +205,7 @@ def quote_document(ix: Index, body: schemas.DocumentRequest) -> dict[str, Any]:
     end = length if body.end is None else body.end
     if end - body.start > schemas.MAX_QUOTE:
         raise ServiceError(
-            400,
+            422,
             "answer_too_large",
             f"These are {end - body.start:,} bytes, and at most {schemas.MAX_QUOTE:,} are quoted "
             f"at once. The document has {length:,}: give start and end.",

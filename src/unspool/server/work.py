@@ -75,7 +75,7 @@ class Work:
         """Refuse a search that has no chance to end in time; returns the estimate."""
         if estimate > self.seconds:
             raise ServiceError(
-                400,
+                422,
                 "too_costly",
                 f"This search would take about {estimate:,.0f} s, and at most {self.seconds:g} s "
                 f"are given to one. {hint}",
