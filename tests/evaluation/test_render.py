@@ -19,7 +19,8 @@ from unspool.evaluation.plan import RunSettings
 from unspool.evaluation.render import render
 from unspool.evaluation.render.csv import text_cell
 from unspool.evaluation.render.facts import grid, sorted_levels
-from unspool.evaluation.render.html import SHOWN_CHARACTERS, text
+from unspool.evaluation.render.markup import text
+from unspool.evaluation.render.samples import SHOWN_CHARACTERS, _shown
 from unspool.evaluation.render.svg import colour
 from unspool.evaluation.report import Report
 from unspool.evaluation.run import evaluate
@@ -100,7 +101,7 @@ def test_hostile_text_stays_text(hostile: Report) -> None:
     allowed = {"html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1",
                "h2", "h4", "p", "div", "table", "thead", "tbody", "tr", "th", "td", "a", "b", "i",
                "small", "span", "pre", "details", "summary", "svg", "g", "text", "rect", "line",
-               "circle", "polyline"}  # fmt: skip
+               "circle", "polyline", "mark"}  # fmt: skip
     assert set(found.tags) <= allowed
     assert not any(name.startswith("on") or name == "style" for name, _ in found.attributes)
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", page)
@@ -136,6 +137,20 @@ def test_long_prompts_show_their_ends_and_say_so(hostile: Report) -> None:
     whole = 2 * len(HOSTILE) + 10000
     left_out = whole - SHOWN_CHARACTERS
     assert f"{left_out:,} characters are not shown here" in page
+    assert page.count("<mark>") == 3
+
+
+@pytest.mark.parametrize("at", [0, 1, 1199, 1200, 4000, 9000, 9995])
+def test_the_expected_text_is_shown_wherever_it_stands(at: int) -> None:
+    block = "".join(chr(97 + i % 26) for i in range(10_000))
+    block = block[:at] + "12345" + block[at:]
+    page = _shown(block, (at, at + 5))
+    assert "<mark>12345</mark>" in page
+    hidden = sum(int(n.replace(",", "")) for n in re.findall(r">([\d,]+) characters are", page))
+    shown = re.sub(r"<i.*?</i>|</?mark>", "", page)
+    assert len(shown) + hidden == len(block)
+    assert _shown(block).count("<i") == 1
+    assert _shown("short", None) == "short"
 
 
 def test_every_sample_is_on_the_page_with_what_was_cut(tmp_path: Path) -> None:

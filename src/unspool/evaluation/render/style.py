@@ -40,6 +40,7 @@ font-variant-numeric:tabular-nums;margin-right:.4rem}
 pre{background:var(--box);border:1px solid var(--line);border-radius:6px;
 padding:.6rem .8rem;margin:0;font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
 white-space:pre-wrap;overflow-wrap:anywhere;max-height:24rem;overflow-y:auto}
+mark{background:#ffe08a;color:#1b1f24;border-radius:2px}
 .gap{display:block;margin:.5rem 0;padding:.1rem 0;color:var(--soft);
 border-block:1px dashed var(--line);font-family:system-ui,sans-serif}
 @media(max-width:40rem){main{padding:1rem .8rem 3rem}h1{font-size:1.3rem}
