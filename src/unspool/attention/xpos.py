@@ -71,6 +71,8 @@ class XPosAttend:
     reads_segments: bool = False
 
     def __call__(self, call: Call) -> Tensor:
+        import torch
+
         from unspool.caches.base import KV
 
         where = call.where()
@@ -87,7 +89,9 @@ class XPosAttend:
             ]
         )
         q = self._scale(call.q, where, "query", newest)
-        return Dense()(replace(call, q=q, store=kept)).to(call.q.dtype)
+        with torch.autocast(q.device.type, enabled=False):  # it would round the products to 16 bits
+            out = Dense()(replace(call, q=q, store=kept))
+        return out.to(call.q.dtype)
 
     def _scale(
         self, x: Tensor, where: Tensor, side: Literal["query", "key"], newest: int
