@@ -95,7 +95,8 @@ def _sample(
         facts.append(
             f"{response.truncated_tokens:,} tokens cut" if response.truncated_tokens else "not cut"
         )
-        facts.append(f"ended by {response.finish_reason}")
+        if response.finish_reason != "scored":
+            facts.append(f"ended by {response.finish_reason}")
     if mark:
         facts.append(f"longest overlap with the index {mark['longest']:,} bytes")
     numbers = {k: v for k, v in (scores or {}).items() if k != "score"}
@@ -108,7 +109,7 @@ def _sample(
     blocks = [("expected", "\n".join(sample.references))]
     if sample.choices and response is not None and response.logprobs:
         ranked = sorted(zip(response.logprobs, sample.choices, strict=True), reverse=True)
-        blocks.append(("answer, by log-probability", "\n".join(f"{p:9.3f} {c}" for p, c in ranked)))
+        blocks.append(("answer, by log-probability", "\n".join(_ranked(ranked, sample.references))))
     elif response is not None:
         blocks.append(("answer", response.text))
     if mark and mark["contaminated"]:
@@ -121,6 +122,14 @@ def _sample(
         + "".join(f"<h4>{title}</h4><pre>{_shown(block)}</pre>" for title, block in blocks)
         + "</details>"
     )
+
+
+def _ranked(scored: Sequence[tuple[float, str]], references: Sequence[str]) -> list[str]:
+    """A line a candidate, the likeliest first; the expected ones are marked."""
+    return [
+        f"{nats:9.3f} {candidate}{'  (expected)' if candidate in references else ''}"
+        for nats, candidate in scored
+    ]
 
 
 def _where(prompt: str, references: Sequence[str]) -> tuple[int, int] | None:
