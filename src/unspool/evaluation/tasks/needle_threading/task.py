@@ -14,9 +14,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from unspool.errors import ConfigError, InputError
 from unspool.evaluation.spec import (
@@ -54,6 +53,8 @@ LEVELS = tuple(
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CUES = {"value": "\nValue:", "list": "\nValues:", "choice": '\nValue: "'}
 _TOKENS_A_VALUE = 48
+_JOINTS = 4
+"""Tokens that may come or go where two texts are joined."""
 _WORDING = (
     question(NeedleConfig(task="single_needle", pairs=1), ["K"]),
     question(NeedleConfig(task="multiple_needles", pairs=1), ["K"]),
@@ -63,6 +64,29 @@ _WORDING = (
     question(NeedleConfig(task="branched_thread", pairs=1), ["K"]),
     *_CUES.values(),
 )
+
+
+class _Measured(NamedTuple):
+    """The last haystack that was counted."""
+
+    haystack: str
+    pairs: int
+    """0 or less: none."""
+    size: int
+    """Without the question."""
+
+    def fits(self, made: Sample, size: Sizer, limit: int) -> bool:
+        """Whether the same haystack with another question fills the limit, without counting it."""
+        parts = made.parts
+        if parts.context != self.haystack:
+            return False
+        # A question starts on a line of its own, so sizes add up, but for a token or two.
+        total = self.size + size(parts.query + parts.answer_prefix)
+        return limit - 2 * self.size // self.pairs <= total <= limit - _JOINTS
+
+
+def _text(parts: Parts) -> str:
+    return parts.prefix + parts.context + parts.query + parts.answer_prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,25 +117,49 @@ class NeedleThreading(Task):
         level = level or LEVELS[0]
         depths: tuple[float | None, ...] = self.spec.depths or (None,)
         fit = Fitter(level.upper, low=self.base.planted)
+        last = _Measured("", 0, 0)
         for i in range(n):
             depth, repeat = depths[i % len(depths)], i // len(depths)
             if level.unit == "chars":
-                pairs = level.nominal // PAIR_CHARS
-            else:
-                pairs = fit(partial(self._size, size, depth, seed + repeat, i))
-            if pairs < self.base.planted:
-                needed = self._size(size, depth, seed + repeat, i, self.base.planted)
-                raise InputError(
-                    f"{self.spec.name} takes {needed} {level.unit} with its smallest haystack of "
-                    f"{self.base.planted} pairs, and level {level.name} holds {level.upper}. "
-                    "Choose a longer level."
-                )
-            row = self._row(pairs, depth, seed + repeat)
+                row = self._checked(level.nominal // PAIR_CHARS, depth, seed + repeat, level)
+                yield self.sample(row, level.name, depth, i)
+                continue
+            if last.pairs:
+                row = self._row(last.pairs, depth, seed + repeat)
+                made = self.sample(row, level.name, depth, i)
+                if last.fits(made, size, level.upper):
+                    yield made
+                    continue
+            last = self._fitted(fit, size, depth, seed + repeat, i)
+            row = self._checked(last.pairs, depth, seed + repeat, level)
             yield self.sample(row, level.name, depth, i)
 
-    def _size(self, size: Sizer, depth: float | None, seed: int, number: int, pairs: int) -> int:
+    def _checked(self, pairs: int, depth: float | None, seed: int, level: LengthLevel) -> NeedleRow:
+        if pairs < self.base.planted:
+            raise InputError(
+                f"{self.spec.name} plants {self.base.planted} pairs of {PAIR_CHARS} characters, "
+                f"and a level of {level.name} {level.unit} holds {max(0, pairs)} beside the "
+                "question. Choose a longer level."
+            )
+        return self._row(pairs, depth, seed)
+
+    def _fitted(
+        self, fit: Fitter, size: Sizer, depth: float | None, seed: int, number: int
+    ) -> _Measured:
+        """The haystack that fills the limit, and what it measured."""
+        known: dict[int, int] = {}
+
+        def size_of(pairs: int) -> int:
+            parts = self.sample(self._row(pairs, depth, seed), "", depth, number).parts
+            known[pairs] = size(_text(parts))
+            return known[pairs]
+
+        pairs = fit(size_of)
+        if pairs < self.base.planted:
+            return _Measured("", pairs, 0)
         parts = self.sample(self._row(pairs, depth, seed), "", depth, number).parts
-        return size(parts.prefix + parts.context + parts.query + parts.answer_prefix)
+        rest = size(parts.query + parts.answer_prefix)
+        return _Measured(parts.context, pairs, known[pairs] - rest)
 
     def _row(self, pairs: int, depth: float | None, seed: int) -> NeedleRow:
         return build(replace(self.base, pairs=pairs, depth=depth, seed=seed))
