@@ -16,7 +16,8 @@ TESTS ?=
 BUDGET ?= cpu
 NAME ?=
 
-.PHONY: help ask test check lint types docs generate bench claims sanitize wheel clean distclean
+.PHONY: help ask test check lint types docs generate bench claims sanitize sanitize-build \
+	sanitize-native sanitize-fuzz sanitize-index wheel clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,7 +28,8 @@ help:
 	@echo "make generate   rewrite the generated parts of README and docs"
 	@echo "make bench      run every benchmark, or NAME=..., beside its peers"
 	@echo "make claims     measure the headline claims (BUDGET=cpu|gpu|full), or NAME=..."
-	@echo "make sanitize   run the native tests under AddressSanitizer and UBSan"
+	@echo "make sanitize   run the tests of the engine under AddressSanitizer and UBSan, or a part of"
+	@echo "                them: sanitize-native, sanitize-fuzz, sanitize-index"
 	@echo "make wheel      build a wheel into dist/"
 	@echo "make clean      remove what was built; make distclean also removes $(VENV)"
 
@@ -99,11 +101,14 @@ claims: $(DONE)/dev $(DONE)/package
 	@$(PY) -m claims $(or $(NAME),--all) --budget $(BUDGET)
 
 SANITIZED := build/sanitize
+SANITIZED_TESTS := sanitize-native sanitize-fuzz sanitize-index
 # libstdc++ is preloaded too: the sanitizer looks for its exception functions when it starts. A bus
 # error is the engine's own to handle: that is how it notices a file cut short under its map.
 PRELOAD = $(shell $(CXX) -print-file-name=libasan.so):$(shell $(CXX) -print-file-name=libstdc++.so)
 
-sanitize: $(DONE)/dev $(DONE)/build
+sanitize: $(SANITIZED_TESTS)
+
+sanitize-build: $(DONE)/dev $(DONE)/build
 	@$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DUNSPOOL_SANITIZE=ON \
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE=$(abspath $(PY)) \
 		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja --log-level=WARNING
@@ -111,9 +116,11 @@ sanitize: $(DONE)/dev $(DONE)/build
 	@rm -rf $(SANITIZED)/site && mkdir -p $(SANITIZED)/site && cp -R src/unspool $(SANITIZED)/site/
 	@rm -f $(SANITIZED)/site/unspool/*.so
 	@$(BIN)/cmake --install $(SANITIZED) --prefix $(SANITIZED)/site > /dev/null
+
+$(SANITIZED_TESTS): sanitize-%: sanitize-build
 	@PYTHONPATH=$(abspath $(SANITIZED))/site LD_PRELOAD=$(PRELOAD) PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(PY) -m pytest -q -p no:cacheprovider $(or $(TESTS),tests/native tests/index)
+		$(PY) -m pytest -q -p no:cacheprovider $(TESTS) tests/$*
 
 wheel: $(DONE)/build $(SOURCES)
 	@$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
