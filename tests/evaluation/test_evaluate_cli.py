@@ -193,3 +193,21 @@ def test_templates_are_for_tasks_that_read_them(
 ) -> None:
     assert cli.run([*RUN, "--out", str(folder), "--templates", "lm-eval"]) == 2
     assert "passkey/digits has this project's prompts only" in capfd.readouterr().err
+
+
+def test_contamination_is_reported(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import unspool
+
+    filler = "The meadow is wide. The river is slow. The hill is round. We walk along it. "
+    (tmp_path / "corpus.txt").write_text(filler * 20)
+    unspool.build_index([str(tmp_path / "corpus.txt")], str(tmp_path / "idx"))
+    command = [*RUN, "--out", str(folder), "--contamination", str(tmp_path / "idx")]
+    assert cli.run(command) == 0
+    assert "0 of 10 samples overlap the index by 200 bytes or more" in capfd.readouterr().out
+    (tmp_path / "corpus.txt").write_text((filler + "We come back. ") * 20)
+    unspool.build_index([str(tmp_path / "corpus.txt")], str(tmp_path / "idx2"))
+    report = ["evaluate", "report", str(folder), "--contamination", str(tmp_path / "idx2")]
+    assert cli.run(report) == 0
+    assert "## Contamination" in capfd.readouterr().out
