@@ -66,7 +66,8 @@ class InfiniGramError(BaseModel):
 @router.get("/", response_model=list[str])
 async def names(request: Request) -> Response:
     """The page, for a browser; for programs the names of the indexes."""
-    if "text/html" in request.headers.get("accept", "") or "hx-request" in request.headers:
+    asks_for = request.headers.get("accept", "")
+    if "text/html" in asks_for or any(name.startswith("hx-") for name in request.headers):
         return await pages.home(request)
     return reply([served.name for served in service_of(request).shelf])
 

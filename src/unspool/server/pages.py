@@ -34,7 +34,7 @@ POLICY = (
 _HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none, forms would come from the origin "null"
     "Cache-Control": "no-store",
     "Vary": "HX-Request",
 }
