@@ -240,3 +240,23 @@ def test_text_is_readable_in_every_script() -> None:
     assert text("naïve 中文 עברית") == "naïve 中文 עברית"
     assert text("a\u00a0b\tc\nd") == "a b\tc\nd"
     assert replace(SPEC, ability="x").ability == "x"
+
+
+def test_what_a_release_prints_over_its_tasks_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unspool.evaluation.tasks import passkey as module
+
+    def summarise(tasks: dict[str, Any]) -> dict[str, float]:
+        return {"sum of scores": sum(t["overall"]["mean"] for t in tasks.values())}
+
+    monkeypatch.setattr(module, "summarise", summarise, raising=False)
+    report = evaluate(
+        perfect(passkey), "passkey/digits,passkey/choice", lengths=("96",), limit=2,
+        out=tmp_path / "r",
+    )  # fmt: skip
+    assert report.data["benchmarks"]["passkey"] == {
+        "tasks": 2, "mean": 100.0, "official": {"sum of scores": 200.0},
+    }  # fmt: skip
+    for form in ("md", "html"):
+        assert "sum of scores" in render(report, form).decode()

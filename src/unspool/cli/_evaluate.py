@@ -105,6 +105,10 @@ def show_report(report: Report) -> None:
                 f"by {dirty['threshold']} bytes or more; without them "
                 f"{'there is no sample left' if clean is None else f'{clean:.1f}'}"
             )
+    for benchmark, each in data["benchmarks"].items():
+        if each["official"]:
+            told = ", ".join(f"{name} {value:.2f}" for name, value in each["official"].items())
+            emit_text(f"\n{benchmark}: {told}")
     cut = sum(found["overall"]["truncated_samples"] for found in data["tasks"].values())
     tokens = sum(found["overall"]["truncated_tokens"] for found in data["tasks"].values())
     emit_text(

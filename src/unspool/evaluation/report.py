@@ -14,10 +14,10 @@ from unspool.errors import ConfigError, InputError, PathNotFound
 from unspool.evaluation import _io
 from unspool.evaluation.aggregate import Scored, task_summary
 from unspool.evaluation.effective import RULES
-from unspool.evaluation.intervals import mean_of
 from unspool.evaluation.manifest import read_manifest
 from unspool.evaluation.plan import SAMPLES, items_of
 from unspool.evaluation.spec import LengthLevel, Metric, Response, Sample
+from unspool.evaluation.tasks import benchmark_summary
 from unspool.evaluation.tasks import task as task_named
 from unspool.evaluation.tasks.base import Task
 
@@ -210,10 +210,16 @@ _FACTS = (
 
 
 def _benchmarks(tasks: dict[str, Any]) -> dict[str, Any]:
-    """The plain mean over the tasks of each benchmark, each task counting once."""
-    groups: dict[str, list[float]] = {}
+    """The plain mean over the tasks of each benchmark, and what its release prints over them."""
+    groups: dict[str, dict[str, Any]] = {}
     for name, found in tasks.items():
-        groups.setdefault(name.partition("/")[0], []).append(found["overall"]["mean"] / 100)
+        benchmark, _, short = name.partition("/")
+        groups.setdefault(benchmark, {})[short] = found
     return {
-        name: {"tasks": len(means), "mean": mean_of(means).mean} for name, means in groups.items()
+        benchmark: {
+            "tasks": len(group),
+            "mean": round(sum(each["overall"]["mean"] for each in group.values()) / len(group), 6),
+            "official": benchmark_summary(benchmark, group),
+        }
+        for benchmark, group in groups.items()
     }

@@ -91,6 +91,10 @@ def _scores(data: dict[str, Any]) -> str:
             ]
         )
     shown = table(["task", "n", "score", "95%", "official", "cut", "ended by limit"], rows)
+    for name, each in data["benchmarks"].items():
+        if each["official"]:
+            told = ", ".join(f"{text(k)} {v:.2f}" for k, v in each["official"].items())
+            shown += f'<p class="note">{text(name)}: {told}.</p>'
     several = [(name, each) for name, each in data["benchmarks"].items() if each["tasks"] > 1]
     if several:
         told = ", ".join(

@@ -43,6 +43,13 @@ def to_markdown(report: Report, *, compare: Path | None = None, swap: bool = Fal
             ),
         ),
     ]
+    official = [
+        [benchmark, name, f"{value:.2f}"]
+        for benchmark, each in data["benchmarks"].items()
+        for name, value in each["official"].items()
+    ]
+    if official:
+        parts += ["## Over the tasks", _table(["benchmark", "number", "value"], official)]
     lengths = [
         [
             task,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 from unspool import _registry
 from unspool.errors import ConfigError
@@ -44,6 +47,25 @@ def find_tasks(names: str) -> list[Task]:
     if not found:
         raise ConfigError("No task was named. 'unspool list tasks' shows what there is.")
     return list(found.values())
+
+
+def benchmark_summary(benchmark: str, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The numbers that the original release prints over several tasks, if its module has them.
+
+    A module says them with `summarise(tasks) -> dict`, from the tasks' names after the slash to
+    what a report holds of each.
+
+    Args:
+        benchmark: Its name.
+        tasks: Its tasks in the report.
+    """
+    try:
+        module = import_module(f"{__name__}.{benchmark.replace('-', '_')}")
+    except ModuleNotFoundError:  # a task from elsewhere
+        return {}
+    summarise = getattr(module, "summarise", None)
+    found: dict[str, float] = summarise(tasks) if summarise is not None else {}
+    return found
 
 
 def _unknown(name: str, known: list[str], members: list[str]) -> str:

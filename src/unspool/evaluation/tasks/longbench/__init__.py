@@ -7,7 +7,7 @@
 from unspool.evaluation.tasks.base import Task
 from unspool.evaluation.tasks.longbench.facts import DATASETS, EVEN
 from unspool.evaluation.tasks.longbench.metric import LongBenchMetric
-from unspool.evaluation.tasks.longbench.score import Summary, score, score_file, summary
+from unspool.evaluation.tasks.longbench.score import Summary, score, score_file, summarise, summary
 from unspool.evaluation.tasks.longbench.task import TWINS, LongBenchTask, make_task
 from unspool.evaluation.tasks.longbench.twins import TwinTask, make_twin
 from unspool.evaluation.tasks.longbench.v2 import V2_TASKS
@@ -27,5 +27,6 @@ __all__ = [
     "TwinTask",
     "score",
     "score_file",
+    "summarise",
     "summary",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unspool.errors import ConfigError, InputError
 from unspool.evaluation.metrics.fuzzy import RatioKind
@@ -118,6 +118,17 @@ def summary(scores: Mapping[str, float]) -> Summary:
         categories[language] = found
         languages[language] = _mean(found.values()) if len(found) == len(CATEGORIES) else None
     return Summary(categories, languages, tuple(name for name in DATASETS if name not in scores))
+
+
+def summarise(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Categories and languages of a report's tasks, by names such as `en summarization`."""
+    found = summary({name: task["overall"]["metric"]["score"] for name, task in tasks.items()})
+    named = {
+        f"{language} {category}": value
+        for language, categories in found.categories.items()
+        for category, value in categories.items()
+    }
+    return named | {name: value for name, value in found.languages.items() if value is not None}
 
 
 def _mean(values: Iterable[float]) -> float:
