@@ -25,6 +25,8 @@ _FULL = Spec(causal=False)
 _CAUSAL = Spec(causal=True)
 _BLOCK_BYTES = 64 << 20
 _WORTH_HALVING = 128
+_LEAST = -80.0
+"""Exponents below are taken as this: denormal results make `exp` twenty times slower."""
 
 
 class Tile(NamedTuple):
@@ -97,8 +99,8 @@ def attend_tiles(
         if shape == "full":  # heads that share keys become rows: larger blocks for the kernel
             out, lse = attend(_folded(part[0], k), *part[1:], spec=_FULL, scale=scale,
                               return_lse=True)  # fmt: skip
-            shape = part[0].shape[:3]
-            out, lse = out.reshape(*shape, -1), lse.reshape(shape)
+            size = part[0].shape[:3]
+            out, lse = out.reshape(*size, -1), lse.reshape(size)
         elif shape == "lower":
             out, lse = attend(*part, spec=_CAUSAL, scale=scale, return_lse=True)
         else:  # turned round, it is causal
@@ -140,26 +142,29 @@ def mass_tiles(q: Tensor, k: Tensor, lse: Tensor, tiles: Sequence[Tile], *, scal
     Returns:
         [B, Hq, S], float32 (float64 for float64).
     """
-    batch, num_heads, _, _ = q.shape
+    batch, num_heads, queries, _ = q.shape
+    groups = num_heads // k.shape[1]
     total = lse.new_zeros(batch, num_heads, k.shape[2])
     q = q * scale
+    if q.device.type == "cpu" and queries > 1:  # small products, one after the other, are fastest
+        for row in range(batch):
+            for head in range(num_heads):
+                keys = k[row, head // groups]
+                for rows, columns, shape in tiles:
+                    s = torch.mm(q[row, head, rows], keys[columns].t()).to(lse.dtype)
+                    p = _probability(s, lse[row, head, rows, None], shape)
+                    total[row, head, columns] += p.sum(0)
+        return total
     for rows, columns, shape in tiles:
         keys = k[:, :, columns].flatten(0, 1).transpose(1, 2)
         width, step = columns.stop - columns.start, rows.stop - rows.start
-        if step > 1 and q.device.type == "cpu":
-            keys = keys.contiguous()  # the product is slower on a transposed view
         if shape == "full":
             step = min(step, max(16, _BLOCK_BYTES // (batch * num_heads * width * 4)))
         for start in range(rows.start, rows.stop, step):
             at = slice(start, min(start + step, rows.stop))
             grouped = _folded(q[:, :, at], k).flatten(0, 1)
             s = torch.bmm(grouped, keys).view(batch, num_heads, -1, width).to(lse.dtype)
-            p = s.sub_(lse[:, :, at, None]).exp_()
-            if shape == "lower":
-                p = p.tril_()
-            elif shape == "upper":
-                p = p.triu_()
-            total[:, :, columns] += p.sum(2)
+            total[:, :, columns] += _probability(s, lse[:, :, at, None], shape).sum(2)
     return total
 
 
@@ -208,11 +213,8 @@ def add_tiles(
             keys, values = k[row, head // groups], v[row, head // groups]
             weights = []
             for rows, columns, shape in tiles:
-                p = torch.mm(q[row, head, rows], keys[columns].t()).exp_()
-                if shape == "lower":
-                    p = p.tril_()
-                elif shape == "upper":
-                    p = p.triu_()
+                s = torch.mm(q[row, head, rows], keys[columns].t())
+                p = _probability(s, None, shape)
                 gained[row, head, rows] += torch.mm(p, values[columns])
                 weights.append(p)
             if received is None:
@@ -238,16 +240,26 @@ def sum_tiles(q: Tensor, k: Tensor, tiles: Sequence[Tile]) -> Tensor:
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     total = q.new_zeros(batch, num_heads, k.shape[2], dtype=dtype)
     for rows, columns, shape in tiles:
-        part = q[:, :, rows].to(dtype)
-        keys = k[:, :, columns].to(dtype).repeat_interleave(groups, dim=1)
+        part, keys = q[:, :, rows].to(dtype), k[:, :, columns]
         if shape == "full":
-            summed = part.sum(2, keepdim=True)
-        elif shape == "lower":  # from the key's own query on
-            summed = part.flip(2).cumsum(2).flip(2)
-        else:
-            summed = part.cumsum(2)
+            summed = _folded(part.sum(2, keepdim=True), k).to(k.dtype)
+            total[:, :, columns] += (summed @ keys.transpose(2, 3)).flatten(1, 2).to(dtype)
+            continue
+        # of the queries from the key's own one on, or up to it
+        summed = part.flip(2).cumsum(2).flip(2) if shape == "lower" else part.cumsum(2)
+        keys = keys.to(dtype).repeat_interleave(groups, dim=1)
         total[:, :, columns] += (summed * keys).sum(-1)
     return total
+
+
+def _probability(s: Tensor, lse: Tensor | None, shape: str) -> Tensor:
+    """exp(s - lse), 0 outside the triangle; in place."""
+    if lse is not None:
+        s = s.sub_(lse)
+    p = s.clamp_(min=_LEAST).exp_()
+    if shape == "lower":
+        return p.tril_()
+    return p.triu_() if shape == "upper" else p
 
 
 def _folded(q: Tensor, k: Tensor) -> Tensor:

@@ -38,10 +38,10 @@ from unspool.attention.band import (
 )
 from unspool.attention.call import Attend, Call
 from unspool.caches.base import KV
-from unspool.caches.blocks import Policy, check_place
+from unspool.caches.blocks import Policy, check_place, room_for
 from unspool.caches.lane import Lane, MemorySettings
 from unspool.caches.memory import MemoryStore
-from unspool.errors import ConfigError, UnspoolError
+from unspool.errors import BudgetError, ConfigError, UnspoolError
 from unspool.methods import Method, Slot
 from unspool.positions.rotation import Rotation
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from unspool._facts import ModelFacts
     from unspool.caches.base import Store
+    from unspool.caches.cache import UnspoolCache
 
 _MANY_QUERIES = 16
 Scoring = Literal["prob", "logit"]
@@ -78,8 +79,8 @@ class InfLLM(Method):
     """Tokens of a block that stand for it in a look-up, for each head."""
     exec_block: int | None = None
     """Queries that look up together; none: 512, or `local` if that is less."""
-    resident_blocks: int = 32
-    """Blocks that stay on the device when all of them lie elsewhere."""
+    resident_blocks: int | None = None
+    """Blocks that stay on the device when all of them lie elsewhere; none: twice `top_k`."""
     policy: Policy = "lru"
     """Which of them goes: the one wanted longest ago, or the one with least attention (lru-s)."""
     decay: int | float = 0.1
@@ -116,7 +117,7 @@ class InfLLM(Method):
                     raise ConfigError(
                         f"infllm needs {name} <= local, got {name}={value} and local={self.local}."
                     )
-        if self.top_k is not None and self.resident_blocks < self.top_k:
+        if self.resident_blocks is not None and self.resident_blocks < (self.top_k or 1):
             raise ConfigError(
                 f"infllm needs resident_blocks >= top_k, got resident_blocks="
                 f"{self.resident_blocks} and top_k={self.top_k}."
@@ -133,13 +134,14 @@ class InfLLM(Method):
         top_k = self.top_k
         if top_k is None:
             room = 16 if window is None else (window - local - init) // self.block
-            top_k = max(1, min(16, self.resident_blocks, room))
+            top_k = max(1, min(16, self.resident_blocks or 16, room))
         method = replace(
             self,
             local=local,
             init=init,
             top_k=top_k,
             exec_block=self.exec_block or min(512, local),
+            resident_blocks=self.resident_blocks or 2 * top_k,
         )
         if window is not None:
             method._check_window(window, facts.name)
@@ -170,6 +172,20 @@ class InfLLM(Method):
     def capacity(self, facts: ModelFacts) -> int | None:
         return None
 
+    def admit(self, facts: ModelFacts, *, tokens: int, rows: int) -> None:
+        free = room_for(self.offload, facts.device)
+        layers = len(facts.pick_layers(self.layers))
+        needed = tokens * rows * layers * facts.bytes_per_token
+        if free is not None and needed > free:
+            where = {"cpu": "in memory", "none": f"on {facts.device}"}.get(
+                self.offload, f"in {self.offload}"
+            )
+            raise BudgetError(
+                f"infllm keeps {needed / 1e9:,.2f} GB for {tokens:,} tokens of {rows} sequences, "
+                f"and {free / 1e9:,.2f} GB are free {where}. Take offload=FOLDER on a disk with "
+                f"room, or load the model in half precision."
+            )
+
     def kept_tokens(self, facts: ModelFacts) -> int | None:
         return None
 
@@ -187,7 +203,7 @@ class InfLLM(Method):
             block=self.block,
             top_k=self.top_k,
             representatives=self.representatives,
-            resident_blocks=self.resident_blocks,
+            resident_blocks=self.resident_blocks or 2 * self.top_k,
             policy=self.policy,
             decay=self.decay,
             index=self.index,
@@ -272,7 +288,9 @@ class BlockLookUp:
         near_k, near_v = lane.near()
         near = near_tiles(queries, before, local)
         # What is new, and what is far: the rest of the window is added with its probabilities.
-        fused = [tile for tile in near if tile.shape == "lower"] if _writes_out(q) else near
+        fused = near
+        if _writes_out(q, self.scoring):
+            fused = [tile for tile in near if tile.shape == "lower"]
         parts = attend_tiles(near_q, near_k, near_v, fused, scale=scale)
         far_q = None
         if before + queries > local:
@@ -324,9 +342,44 @@ class BlockLookUp:
             lane.credit(mass.unflatten(1, (-1, self.settings.block)).sum(-1))
 
 
-def _writes_out(q: Tensor) -> bool:
-    """Whether the window is attended by products written out: on a CPU, for many queries."""
-    return q.device.type == "cpu" and q.shape[2] >= _MANY_QUERIES and q.dtype.itemsize > 1
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """What one written token looked up."""
+
+    position: int
+    """Of the query in the text; the token written from it stands one further."""
+    spans: dict[tuple[int, int], int]
+    """Positions [start, end) of each block that was met, and in how many layers."""
+
+
+def retrieved(cache: UnspoolCache, row: int = 0) -> list[Retrieved]:
+    """For each token that was written last, the parts of the text that it looked up.
+
+    Args:
+        cache: Of an extended model with `infllm`.
+        row: Of the batch.
+
+    Returns:
+        Oldest first: the end of what was read, then one entry a written token. Empty before
+        anything was looked up.
+    """
+    found: dict[int, dict[tuple[int, int], int]] = {}
+    for store in cache.stores:
+        if not isinstance(store, MemoryStore):
+            continue
+        for look_up in store.look_ups(row):
+            spans = found.setdefault(look_up.last, {})
+            for block in look_up.blocks:
+                span = store.span(block)
+                spans[span] = spans.get(span, 0) + 1
+    return [Retrieved(position, found[position]) for position in sorted(found)]
+
+
+def _writes_out(q: Tensor, scoring: Scoring) -> bool:
+    """Whether the window is attended by products written out: on a CPU, for many queries, where
+    the fused kernel is slower, or its probabilities are needed."""
+    many = q.device.type == "cpu" and q.shape[2] >= _MANY_QUERIES
+    return many and (scoring == "prob" or q.dtype.itemsize < 4)
 
 
 def _all(columns: slice, like: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unspool._machine import total_memory
 from unspool.errors import ConfigError, StorageError
 
 Policy = Literal["lru", "lru-s"]
@@ -173,6 +175,22 @@ def check_place(place: str) -> None:
             f"infllm: offload={place!r} is no folder that can be written to. Give cpu, none, or an "
             f"existing folder on a disk with room."
         )
+
+
+def room_for(place: str, device: torch.device) -> int | None:
+    """Free bytes where blocks would lie; None if it cannot be told."""
+    if place not in ("none", "cpu"):
+        return shutil.disk_usage(place).free
+    if place == "none" and device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return total_memory()
+    free = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    total = total_memory()
+    known = [x for x in (1024 * sum(free), total) if x]
+    return min(known, default=None)
 
 
 def _mapped(folder: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
