@@ -81,6 +81,10 @@ class Method:
         """Most tokens of text and answer that make sense together; None: any number."""
         return facts.window
 
+    def admit(self, facts: ModelFacts, *, tokens: int, rows: int) -> None:
+        """Refuse what this machine cannot hold; called before `tokens` more are read in each of
+        `rows` sequences, and may raise BudgetError."""
+
     def kept_tokens(self, facts: ModelFacts) -> int | None:
         """Tokens that a layer keeps however long the text is; None: all of them."""
         return None

@@ -56,10 +56,13 @@ class Stream:
         Raises:
             ConfigError: Text was given, and the extension has no tokenizer.
             OverflowPolicyError: The method cannot take this many tokens.
+            BudgetError: This machine cannot hold them.
         """
         began = time.perf_counter()
         for ids in self._ids(source):
             self._pending.extend(ids)
+            for method in self.extension.methods:
+                method.admit(self.extension.facts, tokens=len(self._pending), rows=1)
             self._read()
         self._seconds += time.perf_counter() - began
         return self
