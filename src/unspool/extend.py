@@ -178,6 +178,9 @@ class Extension:
         written = self._output_room(kwargs)
         if given is None:
             ids, kwargs = self._fit(ids, written, kwargs)
+        rows = int(ids.shape[0]) * int(kwargs.get("num_beams") or 1)
+        for method in self.methods:
+            method.admit(self.facts, tokens=int(ids.shape[1]) + written, rows=rows)
         kwargs.setdefault("prefill_chunk_size", self.prefill_chunk)
         if isinstance(cache, UnspoolCache):
             cache.prefill_end = cache.get_seq_length() + int(ids.shape[1])
