@@ -1,11 +1,14 @@
-"""A transformers model that reads what a prompt shares with the last one only once.
+"""A transformers model that does not read again what the last prompt began with.
 
-What: prompts that begin alike, such as tests after the same demonstrations, keep the cache of their
-common beginning; only the rest is read. Asked in an order that keeps such prompts together.
-Source: prefix caching as in serving engines (vLLM, SGLang), for one prompt at a time.
-Differs from reading anew: the beginning is read in another chunk than the rest, so numbers differ
-in the last bits of the dtype; models whose cache cannot be cut (sliding windows, states) read anew.
-Cost: keeps one cache; comparing prompts is linear in their tokens.
+What: prompts are read in blocks of a fixed number of tokens, and the keys and values of the last
+prompt are kept; a prompt that begins with the same blocks is read from the first that differs.
+Source: the prefix caches of serving engines (Kwon et al. 2023, "PagedAttention", section 4.4).
+Differs from them: one prompt is kept, not many. Since blocks are always the same ones, whether they
+were kept or not, an answer does not depend on what was asked before, which a run that is resumed
+needs; sharing at any other token would break that. An answer may differ in its last bits from one
+that is read in one pass, so the block size is part of the model's name.
+Cost: the memory of one cache between two calls. Models whose layers cannot be taken back to an
+earlier length (sliding windows, states) are read anew each time.
 """
 
 from __future__ import annotations
@@ -16,40 +19,44 @@ from typing import TYPE_CHECKING, Any
 
 from unspool.backends.transformers import TransformersModel
 from unspool.errors import ConfigError
-from unspool.types import Generation, Overflow, Prompt, Scored, Usage
+from unspool.types import Generation, LanguageModel, Overflow, Prompt, Scored
 
 if TYPE_CHECKING:
     import torch
 
-LEAST = 32
-"""Common tokens below which a prompt is read anew."""
+BLOCK = 256
+"""Tokens of a block: small enough to lose little at the end of a shared prefix."""
 
 
-class SharedPrefix(TransformersModel):
-    """A loaded model with the cache of its last prompt; make it with `SharedPrefix.of(model)`."""
+class PrefixModel(TransformersModel):
+    """A `TransformersModel` that keeps what it has read of the last prompt."""
 
-    _ids: list[int]
-    _cache: Any
-    reused: int
-    """Tokens of the last prompt that were not read anew."""
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        window: int | None = None,
+        block: int = BLOCK,
+    ) -> None:
+        """Wrap a loaded model; see `TransformersModel`.
 
-    @classmethod
-    def of(cls, model: Any) -> SharedPrefix:
-        """The same model, sharing prefixes.
-
-        Raises:
-            ConfigError: The model is not a plain transformers model: an endpoint, or one that a
-                method extends, whose store cannot be cut.
+        Args:
+            model: A causal language model of transformers.
+            tokenizer: The tokenizer that belongs to it.
+            name: Identity and revision; the block size is added to it.
+            window: Most tokens of prompt and answer together.
+            block: Tokens read at a time, and the grain of what is shared.
         """
-        if not isinstance(model, TransformersModel) or getattr(model, "extension", None):
-            raise ConfigError(
-                f"Only a plain transformers model shares prefixes, got {model!r}. Load it without "
-                "an endpoint and without a method."
-            )
-        found = cls.__new__(cls)
-        found.__dict__.update(model.__dict__)
-        found._ids, found._cache, found.reused = [], None, 0
-        return found
+        if block < 1:
+            raise ConfigError(f"block must be >= 1, got {block}.")
+        super().__init__(model, tokenizer, name=f"{name} [block={block}]", window=window)
+        self.block = block
+        self._read: list[int] = []
+        self._cache: Any = None
+        self.reused = 0
+        """Tokens of the last prompt that were not read anew."""
 
     def generate(
         self,
@@ -61,11 +68,10 @@ class SharedPrefix(TransformersModel):
         seed: int = 0,
         on_overflow: Overflow = "error",
     ) -> list[Generation]:
-        """See `TransformersModel.generate`; `read_tokens` leaves out what was not read anew."""
+        """Continue each prompt; `read_tokens` counts what was read anew."""
         found = []
         for prompt in prompts:
-            self.reused = 0
-            (made,) = super().generate(
+            (answer,) = super().generate(
                 [prompt],
                 max_tokens=max_tokens,
                 stop=stop,
@@ -73,44 +79,67 @@ class SharedPrefix(TransformersModel):
                 seed=seed,
                 on_overflow=on_overflow,
             )
-            found.append(replace(made, usage=self._less(made.usage)))
+            usage = replace(answer.usage, read_tokens=answer.usage.read_tokens - self.reused)
+            found.append(replace(answer, usage=usage))
         return found
 
     def logprobs(
         self, prompt: Prompt, continuations: Sequence[str], *, on_overflow: Overflow = "error"
     ) -> list[Scored]:
-        """See `TransformersModel.logprobs`; `read_tokens` leaves out what was not read anew."""
-        self.reused = 0
+        """Score each continuation; the first `read_tokens` counts what was read anew."""
         found = super().logprobs(prompt, continuations, on_overflow=on_overflow)
-        return [replace(found[0], usage=self._less(found[0].usage)), *found[1:]] if found else []
+        if found:
+            usage = found[0].usage
+            fresh = replace(usage, read_tokens=usage.read_tokens - self.reused)
+            found[0] = replace(found[0], usage=fresh)
+        return found
 
-    def _less(self, usage: Usage) -> Usage:
-        return replace(usage, read_tokens=usage.read_tokens - self.reused)
+    def forget(self) -> None:
+        """Free what is kept."""
+        self._read, self._cache, self.reused = [], None, 0
 
     def _prefill(self, ids: list[int]) -> tuple[torch.Tensor, Any]:
-        # The last token is always read: its logits are what is wanted.
-        shared = _common(self._ids, ids[:-1])
-        cache, self._cache = self._cache, None  # nothing is kept if the model fails
-        if shared < LEAST or not _can_be_cut(cache):
-            shared, cache = 0, None
-        else:
-            surplus = cache.get_seq_length() - shared
-            if surplus > 0:
-                cache.crop(-surplus)
-        logits, cache = self._forward(ids[shared:], cache, keep=1)
-        self._ids, self._cache, self.reused = list(ids), cache, shared
+        # Whole blocks only, and never the last token, whose logits are wanted.
+        same = _common(ids, self._read)
+        start = min(same, len(ids) - 1) // self.block * self.block
+        cache = self._cache if start else None
+        if cache is not None and cache.get_seq_length() > start:
+            cache.crop(start - cache.get_seq_length())
+        self._cache, self._read = None, []  # nothing half-read stays after an exception
+        for at in range(start, len(ids), self.block):
+            logits, cache = self._forward(ids[at : at + self.block], cache, keep=1)
+        self.reused = start
+        if _croppable(cache):
+            self._cache, self._read = cache, list(ids)
         return logits[0, -1], cache
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    most = min(len(one), len(other))
-    if one[:most] == other[:most]:
-        return most
-    return next(i for i in range(most) if one[i] != other[i])
+def keep_prefixes(model: LanguageModel, *, block: int = BLOCK) -> LanguageModel:
+    """The model, keeping what it has read of the last prompt; as it is if it is one that cannot.
+
+    An endpoint keeps prefixes by itself or not at all, and what a method has stored cannot be taken
+    back to an earlier length.
+    """
+    if type(model) is not TransformersModel or model.extension is not None:
+        return model
+    return PrefixModel(
+        model.model, model.tokenizer, name=model.name, window=model.window, block=block
+    )
 
 
-def _can_be_cut(cache: Any) -> bool:
+def _common(a: list[int], b: list[int]) -> int:
+    """Length of the common beginning, by halving: comparing slices is fast."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _croppable(cache: Any) -> bool:
     from transformers.cache_utils import DynamicLayer
 
     layers = getattr(cache, "layers", None) or ()
