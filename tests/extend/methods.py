@@ -35,4 +35,12 @@ LAWS: dict[str, Laws] = {
     "streaming-llm": Laws("streaming-llm:window=48,sinks=4", exact_within=48, bounded=True),
     "self-extend": Laws("self-extend:neighbours=48,group=4", exact_within=48),
     "dual-chunk": Laws("dual-chunk:chunk=48,window=64", exact_within=48),
+    "snapkv": Laws("snapkv:keep=48,window=8", exact_within=48),
+    "think": Laws("think:ratio=0.5,window=16,recent=16", exact_within=31),
+    "quantise": Laws("quantise:bits=4,recent=16", exact_within=16),
+    "snapkv-think-quantise": Laws(
+        "snapkv:keep=60,window=8+think:window=16,recent=16+quantise:recent=8", exact_within=31
+    ),
+    "squeezed": Laws("squeezed:window=32,pct=0.2", exact_within=41),
+    "squeezed-two-levels": Laws("squeezed:window=32,pct=0.2,levels=2", exact_within=41),
 }

@@ -127,8 +127,8 @@ def make_context(
         ranks: Takes in the layer's scores.
     """
     older = k.shape[1] - layout.window
-    num_clusters = max(1, int(layout.share * older))
-    if older <= num_clusters:  # nothing would be saved
+    num_clusters = int(layout.share * older)
+    if num_clusters < 2 or older <= num_clusters:  # nothing to choose between
         return _exact(k, v)
     labels = kmeans(
         unit(k[:, :older]),
@@ -155,8 +155,8 @@ def arrange(
     older = labels.shape[1]
     centroids, counts = cluster_means(k[:, :older], labels, num_clusters)
     parents = coarse = coarse_counts = None
-    if layout.coarse_share is not None:
-        num_coarse = min(num_clusters, max(1, int(layout.coarse_share * older)))
+    num_coarse = int((layout.coarse_share or 0) * older)
+    if num_coarse >= 2:
         parents = kmeans(
             unit(centroids), num_coarse, seed=layout.seed, iterations=layout.iterations
         ).labels

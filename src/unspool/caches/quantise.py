@@ -48,8 +48,8 @@ class Codes:
         """Round x to the nearest of 2**bits steps between the ends of each group."""
         length = x.shape[-1]
         spare = -length % group
-        if spare:  # repeats of the last number widen no range
-            x = torch.cat((x, x[..., -1:].expand(*x.shape[:-1], spare)), dim=-1)
+        if spare:  # repeats of a number widen no range; at the front, as padding stands there
+            x = torch.cat((x[..., :1].expand(*x.shape[:-1], spare), x), dim=-1)
         grouped = x.unflatten(-1, (-1, group)).float()
         low, high = grouped.amin(-1), grouped.amax(-1)
         # Codes are chosen against the rounded scale and offset, which is what they are read with.
@@ -63,7 +63,8 @@ class Codes:
         """The numbers again."""
         levels = _unpack(self.codes, self.bits).to(torch.float32)
         x: Tensor = levels * self.scale.float()[..., None] + self.offset.float()[..., None]
-        return x.flatten(-2)[..., : self.length].to(dtype)
+        x = x.flatten(-2)
+        return x[..., x.shape[-1] - self.length :].to(dtype)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Codes:
         """The same with every tensor changed (batch first)."""
@@ -113,13 +114,22 @@ class PackedKV:
     def of(cls, kv: KV, bits: int, group: int) -> PackedKV:
         """Pack a segment."""
         empty = replace(kv, k=kv.k[:, :, :0].clone(), v=kv.v[:, :, :0].clone())
-        keys = Codes.of(kv.k.transpose(2, 3), bits, group)
+        keys = Codes.of(_without_padding(kv).transpose(2, 3), bits, group)
         return cls(keys, Codes.of(kv.v, bits, group), kv.k.dtype, empty)
 
     def open(self) -> KV:
         """The segment in the model's dtype, made for one use."""
         k = self.k.open(self.dtype).transpose(2, 3).contiguous()
         return replace(self.rest, k=k, v=self.v.open(self.dtype))
+
+
+def _without_padding(kv: KV) -> Tensor:
+    """Keys with a row's first token in place of its padding, which must not widen a group."""
+    if kv.positions is None:
+        return kv.k
+    real = kv.positions >= 0
+    first = real.int().argmax(1)[:, None, None, None].expand(-1, *kv.k.shape[1:2], 1, kv.k.shape[3])
+    return torch.where(real[:, None, :, None], kv.k, kv.k.gather(2, first))
 
 
 @dataclass(frozen=True, kw_only=True)
