@@ -223,8 +223,8 @@ void build_sa(const BuildRequest& request, const std::vector<u32>& values, u64 r
   write_alphabet(out, values);
   params.pairs = write_pairs(out, text, n, 1, sigma);  // row 0, the sentinel's, is left out
   if constexpr (sizeof(Symbol) == 1) {
-    // At most a 12th of the text, which is a 60th of this tier's file.
-    PrefixCounter prefixes(std::max<u64>(64, n >> 20), n / 12 / 24, false);
+    // At most a 6th of the text, which is a 30th of this tier's file.
+    PrefixCounter prefixes(std::max<u64>(32, n >> 22), n / 6 / 24, false);
     constexpr u64 kAhead = 32;
     for (u64 i = 1; i < n; ++i) {
       if (i + kAhead < n) prefetch(text + sa[i + kAhead]);
