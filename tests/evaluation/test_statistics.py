@@ -89,6 +89,7 @@ def levels(**means: float) -> dict[int, list[float]]:
         (levels(l256=50, l512=50, l4096=42.5), "nolima", True, 4096),
         (levels(l1000=75, l2000=74.9), "threshold:75", True, 1000),
         (levels(l1000=10), "threshold:75", True, None),
+        (levels(l1000=75, l2000=74.9), "threshold:0.75", True, 1000),
         ({}, "ruler", True, None),
         ({1000: [], 2000: [1.0]}, "ruler", True, 2000),
     ],

@@ -20,6 +20,8 @@ def list_(
     """
     if kind == "systems":
         _systems(json)
+    elif kind == "tasks":
+        _tasks(json)
     else:
         _names(kind.removesuffix("s"), json)
 
@@ -40,6 +42,29 @@ def _systems(json: bool) -> None:
     )
     built = sum(s.state == "built" for s, _ in rows)
     message(f"{len(rows)} systems: {built} built, {len(rows) - built} planned.")
+
+
+def _tasks(json: bool) -> None:
+    from unspool import _registry
+    from unspool.evaluation.tasks import task
+
+    found = [task(name) for name in _registry.names("task")]
+    if json:
+        for each in found:
+            emit_json({"kind": "task", **each.spec.to_json()})
+        return
+    emit_table(
+        ["name", "group", "language", "answer", "lengths in", "data", "licence"],
+        (
+            [s.name, s.ability, s.language, s.kind, s.unit, s.data_source, s.licence]
+            for s in (each.spec for each in found)
+        ),
+    )
+    benchmarks = len({each.spec.benchmark for each in found})
+    message(
+        f"{len(found)} tasks of {benchmarks} benchmarks. --tasks takes a name, a whole benchmark, "
+        f"or benchmark/group."
+    )
 
 
 def _names(kind: str, json: bool) -> None:

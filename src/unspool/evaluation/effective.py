@@ -89,7 +89,10 @@ def effective_length(
 
 
 def threshold_of(rule: str) -> float | None:
-    """The fixed threshold of a rule in percent; None for `nolima`, which takes it from the data."""
+    """The fixed threshold of a rule in percent; None for `nolima`, which takes it from the data.
+
+    `threshold:0.75` and `threshold:75` are the same: what is at most 1 is a share.
+    """
     if rule == "nolima":
         return None
     if rule == "ruler":
@@ -101,10 +104,10 @@ def threshold_of(rule: str) -> float | None:
         threshold = -1.0
     if name != "threshold" or not 0 < threshold <= 100:
         raise ConfigError(
-            f"A rule of effective length is ruler, nolima or threshold:X with X in percent, got "
-            f"{rule!r}."
+            f"A rule of effective length is ruler, nolima or threshold:X with X in percent, or "
+            f"as a share of 1, got {rule!r}."
         )
-    return threshold
+    return 100 * threshold if threshold <= 1 else threshold
 
 
 def _longest(

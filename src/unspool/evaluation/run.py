@@ -77,7 +77,7 @@ class PlannedRun:
 
 
 def evaluate(
-    model: LanguageModel,
+    model: LanguageModel | str | None,
     tasks: str | Sequence[str | Task],
     *,
     out: str | os.PathLike[str],
@@ -97,7 +97,8 @@ def evaluate(
     """Run benchmarks on a model, or continue where an earlier call on the same folder stopped.
 
     Args:
-        model: Any `LanguageModel`; `unspool.load_model` makes one.
+        model: Any `LanguageModel`, or what `unspool.load_model` takes: a Hugging Face id, a folder,
+            None for the embedded model.
         tasks: Names (`benchmark/task`, `benchmark`, `benchmark/ability`) or `Task` objects.
         out: The run folder; made if it is not there.
         lengths: Levels such as `8k`, in each task's own unit; empty: the tasks' own levels.
@@ -120,6 +121,11 @@ def evaluate(
         OverflowPolicyError: A prompt does not fit and may not be shortened. Nothing was sent.
         BackendError: The model failed; what was answered is kept, and the same call continues.
     """
+    if model is None or isinstance(model, str):
+        from unspool.backends.load import load_model
+        from unspool.backends.prefix import keep_prefixes
+
+        model = keep_prefixes(load_model(model))
     setup = _setup(model, tasks, lengths, limit, settings, tokenizer, window)
     for rule in rules:
         threshold_of(rule)
