@@ -203,56 +203,92 @@ def unspool_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     window = sliding_window if isinstance(sliding_window, int) and sliding_window > 0 else None
-    call, store, cache = _prepare(
-        module, plan, query, key, value, attention_mask, scale, causal, window
-    )
-    out = plan.attend(call)
-    if store is not None:
-        store.settle()
-        end = cache.prefill_end if isinstance(cache, UnspoolCache) else None
-        if end is not None and store.seen >= end:
-            store.finish_prefill()
-    return out.transpose(1, 2), None
-
-
-def _prepare(
-    module: nn.Module,
-    plan: LayerPlan,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: float,
-    causal: bool,
-    window: int | None,
-) -> tuple[Call, Store | None, Any]:
     frame = _local.frames[-1] if _local.frames else None
     if frame is not None and frame.module is not module:
         raise UnspoolError(
             f"{type(module).__name__} called the attention function inside "
             f"{type(frame.module).__name__}; extend() cannot tell their caches apart."
         )
+    cache = frame.cache if frame is not None else None
     layer = frame.layer if frame is not None else None
-    store = layer if isinstance(layer, Store) else None
-    new = q.shape[2]
-    if store is not None:
-        if store.meet() is None:
+    start = _seen_before(plan, module, cache, layer, query.shape[2])
+    explicit, everywhere = _split_mask(attention_mask, start + query.shape[2])
+    spec = Spec(causal=causal and explicit is None, window=window, mask=explicit)
+    training = module.training and not isinstance(layer, Store)
+    call = _call(plan, layer, cache, (query, key, value), everywhere, start, spec, scale, training)
+    return _attend(plan, call, layer, cache).transpose(1, 2), None
+
+
+def run_layer(
+    plan: LayerPlan, store: Store, cache: Any, q: Tensor, k: Tensor, v: Tensor, scale: float
+) -> Tensor:
+    """One causal layer over unpadded tokens, called by what runs a model without its modules.
+
+    Args:
+        plan: Of the layer.
+        store: Of the layer; the chunk is stored in it.
+        cache: That holds the store.
+        q: [B, Hq, T, D], raw if the plan rotates, else rotated.
+        k: [B, Hkv, T, D], as q.
+        v: [B, Hkv, T, Dv].
+        scale: Factor on the scores.
+
+    Returns:
+        [B, Hq, T, Dv].
+    """
+    store.update(k, v)
+    store.meet()
+    start = store.seen - q.shape[2]
+    call = _call(plan, store, cache, (q, k, v), None, start, Spec(), scale, False)
+    return _attend(plan, call, store, cache)
+
+
+def _attend(plan: LayerPlan, call: Call, layer: Any, cache: Any) -> Tensor:
+    """Run the mechanism, let the store evict, and end the prefill where it was told to end."""
+    out = plan.attend(call)
+    if isinstance(layer, Store):
+        layer.settle()
+        end = cache.prefill_end if isinstance(cache, UnspoolCache) else None
+        if end is not None and layer.seen >= end and layer.prefilled_to != end:
+            layer.prefilled_to = end
+            layer.finish_prefill()
+    return out
+
+
+def _seen_before(plan: LayerPlan, module: nn.Module, cache: Any, layer: Any, new: int) -> int:
+    """Tokens that the layer has seen before this chunk; meets the store's mark."""
+    if isinstance(layer, Store):
+        if layer.meet() is None:
             raise UnspoolError(
                 f"Layer {plan.layer} of {type(module).__name__} attends without having stored its "
                 f"chunk: this architecture does not update its cache before attending."
             )
-        start = store.seen - new
-    elif frame is not None and frame.cache is not None:
-        if plan.needs_store:
-            raise ConfigError(
-                f"Layer {plan.layer} needs its own store, and was given a "
-                f"{type(frame.cache).__name__}. Pass past_key_values=ext.new_cache()."
-            )
-        start = int(frame.cache.get_seq_length(plan.layer)) - new
-    else:
-        start = 0
+        return layer.seen - new
+    if cache is None:
+        return 0
+    if plan.needs_store:
+        raise ConfigError(
+            f"Layer {plan.layer} needs its own store, and was given a {type(cache).__name__}. "
+            f"Pass past_key_values=ext.new_cache()."
+        )
+    return int(cache.get_seq_length(plan.layer)) - new
+
+
+def _call(
+    plan: LayerPlan,
+    layer: Any,
+    cache: Any,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    everywhere: Tensor | None,
+    start: int,
+    spec: Spec,
+    scale: float,
+    training: bool,
+) -> Call:
+    """Give a chunk its positions and its rotation, store it, and describe the call."""
+    q, k, v = qkv
+    new = q.shape[2]
     total = start + new
-    explicit, everywhere = _split_mask(mask, total, q.dtype)
     positions = None if everywhere is None else everywhere[:, start:]
     rotation = plan.rotation
     if plan.frequency is not None:
@@ -269,45 +305,39 @@ def _prepare(
         padded = (positions < 0)[:, None, :, None]
         k, v = k.masked_fill(padded, 0), v.masked_fill(padded, 0)
     late = rotation is not None and not plan.rotate_at_entry
-    if store is not None:
-        store.append(KV(k, v, positions, start, rotated=not late))
+    view: Any = None
+    if isinstance(layer, Store):
+        layer.padded = layer.padded or positions is not None
+        layer.append(KV(k, v, positions, start, rotated=not late))
         if not late:
-            store.observe(q)
-    view: Any = store
-    if store is None and layer is not None:  # transformers' own layer: keys right-aligned
+            layer.observe(q)
+        view = layer
+    elif layer is not None:  # transformers' own layer: keys right-aligned
         first = total - k.shape[2]
         where = None if everywhere is None else everywhere[:, first:]
         if where is not None:
             hidden = (where < 0)[:, None, :, None]
             k, v = k.masked_fill(hidden, 0), v.masked_fill(hidden, 0)
         view = _Borrowed(KV(k, v, where, first, rotated=not late))
-    spec = Spec(causal=causal and explicit is None, window=window, mask=explicit)
-    phase = "decode" if new == 1 else "prefill"
-    end = getattr(frame.cache, "prefill_end", None) if frame is not None else None
-    return (
-        Call(
-            q=q,
-            k=k[:, :, -new:],
-            v=v[:, :, -new:],
-            positions=positions,
-            start=start,
-            spec=spec,
-            rotate=rotation if rotation is not None else _no_rotation,
-            store=view,
-            phase="train" if module.training and store is None else phase,  # type: ignore[arg-type]  # a Literal by construction
-            layer=plan.layer,
-            scale=scale,
-            seed=plan.seed,
-            answers=new == 1 if end is None else total >= end,
-        ),
-        store,
-        frame.cache if frame is not None else None,
+    end = getattr(cache, "prefill_end", None)
+    return Call(
+        q=q,
+        k=k[:, :, -new:],
+        v=v[:, :, -new:],
+        positions=positions,
+        start=start,
+        spec=spec,
+        rotate=rotation if rotation is not None else _no_rotation,
+        store=view,
+        phase="train" if training else "decode" if new == 1 else "prefill",
+        layer=plan.layer,
+        scale=scale,
+        seed=plan.seed,
+        answers=new == 1 if end is None else total >= end,
     )
 
 
-def _split_mask(
-    mask: Tensor | None, total: int, dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor | None]:
+def _split_mask(mask: Tensor | None, total: int) -> tuple[Tensor | None, Tensor | None]:
     """(explicit 4D bool mask, positions [B, total] with -1 at padding); either may be None."""
     if mask is None:
         return None, None

@@ -66,6 +66,9 @@ _TASKS = {
 }
 
 _TABLES: dict[str, dict[str, str]] = {
+    "decode": {
+        "step": "unspool.backends.decode:routed",
+    },
     "method": {
         "dense": "unspool.methods:DenseMethod",
         "squeezed": "unspool.attention.squeezed:Squeezed",

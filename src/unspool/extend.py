@@ -15,7 +15,7 @@ import contextlib
 import inspect
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unspool._dispatch import NAME, LayerPlan, discover, forget, plan_layer, register
 from unspool._facts import ModelFacts, read_facts
@@ -49,6 +49,7 @@ def extend(
     *,
     tokenizer: Any = None,
     on_overflow: Overflow = "error",
+    weights: Literal["same", "int8"] | None = None,
 ) -> Extension:
     """Make a transformers decoder read texts past its window, by a method or several.
 
@@ -58,6 +59,9 @@ def extend(
         tokenizer: The model's tokenizer; needed to feed text and by prompt methods.
         on_overflow: What to do with a prompt that the method cannot take: "error", or "truncate"
             (the oldest tokens are dropped, and counted).
+        weights: Write tokens through a leaner step over a copy of the weights: "same" (the same
+            numbers), or "int8" (8 bits a weight, two to three times faster on a CPU and nearly the
+            same numbers). None: through the model's own forward.
 
     Returns:
         The installed handle; also a context manager that restores the model on exit.
@@ -66,14 +70,20 @@ def extend(
         ConfigError: Options out of range, two methods for one slot, a model that is extended
             already, or an architecture that the probe rejects.
     """
-    return Extension(model, resolve_method(method), tokenizer, on_overflow).install()
+    methods = resolve_method(method)
+    return Extension(model, methods, tokenizer, on_overflow, weights).install()
 
 
 class Extension:
     """A model with a method installed. Made by `extend`."""
 
     def __init__(
-        self, model: Any, methods: Sequence[Method], tokenizer: Any, on_overflow: Overflow
+        self,
+        model: Any,
+        methods: Sequence[Method],
+        tokenizer: Any,
+        on_overflow: Overflow,
+        weights: Literal["same", "int8"] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -81,6 +91,8 @@ class Extension:
         self.facts: ModelFacts = read_facts(model)
         self.methods = tuple(method.resolve(self.facts) for method in methods)
         self._owners = _fill_slots(self.methods, self.facts)
+        self.weights = weights
+        self._layer_plans: dict[int, LayerPlan] = {}
         self._undo = contextlib.ExitStack()
         self._installed = False
         self._last: UnspoolCache | None = None
@@ -120,12 +132,15 @@ class Extension:
             self.facts = read_facts(self.model, layout or "half")
             modules, _ = self._use_function(undo)
             plans = self._plans(can_be_late=layout is not None)
+            self._layer_plans = plans
             for module, number in modules.items():
                 plan = plans[number]
                 for handle in plan_layer(module, plan):
                     undo.callback(handle.remove)
                 undo.callback(forget, module)
             self._hook_rotary(undo, plans)
+            if self.weights is not None:
+                self._use_decode_step(undo)
             self.model.generate = self.generate
             undo.callback(self.model.__dict__.pop, "generate", None)
             _extended.add(self.model)
@@ -239,6 +254,25 @@ class Extension:
         return out
 
     # ---- how it is done
+
+    def plan_of(self, layer: int) -> LayerPlan:
+        """What a layer does."""
+        return self._layer_plans[layer]
+
+    def is_late(self, layer_type: str) -> bool:
+        """Whether the model's own rotation of a layer type is switched off."""
+        kinds = self.facts.layer_types
+        return any(
+            plan.rotation is not None and kinds[number] == layer_type
+            for number, plan in self._layer_plans.items()
+        )
+
+    def _use_decode_step(self, undo: contextlib.ExitStack) -> None:
+        """Route forward passes over single tokens through the leaner step."""
+        make = resolve("decode", "step")
+        forward = make(self, self.weights, self.model.forward)
+        self.model.forward = forward
+        undo.callback(self.model.__dict__.pop, "forward", None)
 
     def _stores(self) -> dict[int, Any]:
         """A factory of empty stores for every layer that is ours."""

@@ -19,6 +19,8 @@ from unspool.methods import method_class, method_names
 FULL = {name: laws for name, laws in LAWS.items() if laws.cached}
 QUICK_FAMILIES = ("llama", "gemma3", "gpt-neox")
 """Half-split full, mixed layer types, partial rotary with another cache argument."""
+QUICK_METHODS = ("dense-late", "lm-infinite")
+"""What every other method stands on: keys rotated late, and a store that evicts."""
 
 
 def pairs(families: tuple[str, ...] = FAMILIES) -> Any:
@@ -26,7 +28,8 @@ def pairs(families: tuple[str, ...] = FAMILIES) -> Any:
     cases = []
     for name in FULL:
         for family in families:
-            marks = () if family in QUICK_FAMILIES else (pytest.mark.slow,)
+            quick = family == "llama" or (family in QUICK_FAMILIES and name in QUICK_METHODS)
+            marks = () if quick else (pytest.mark.slow,)
             cases.append(pytest.param(name, family, marks=marks, id=f"{name}-{family}"))
     return pytest.mark.parametrize(("name", "family"), cases)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from unspool.attention.call import Call
 from unspool.attention.kernel import attend, merge
+from unspool.attention.one import attend_one, why_not_one
 from unspool.caches.base import KV
 from unspool.errors import ConfigError
 
@@ -49,7 +50,10 @@ class Dense:
 
     def _segment(self, call: Call, q: Tensor, segment: KV) -> Tensor:
         k, spec = self._prepare(call, segment)
-        return attend(_channels(q, segment), k, segment.v, spec=spec, scale=call.scale)
+        q = _channels(q, segment)
+        if spec.plain and why_not_one(q, k) is None:
+            return attend_one([(q, k, segment.v)], call.scale)
+        return attend(q, k, segment.v, spec=spec, scale=call.scale)
 
     def _segment_with_lse(self, call: Call, q: Tensor, segment: KV) -> tuple[Tensor, Tensor]:
         k, spec = self._prepare(call, segment)

@@ -128,22 +128,29 @@ class Far:
     """The global branch: sinks at distance min(i - j, limit)."""
 
     window: int
-    sinks: int
+    count: int
     limit: int
+
+    @property
+    def distance(self) -> int:
+        return self.limit
+
+    def sinks(self, rotation: Rotation, k: Tensor) -> Tensor:
+        return rotation.at_one(k, 0)
 
     def __call__(self, call: Call, rotation: Rotation, k: Tensor, v: Tensor) -> list[Part]:
         parts = []
         if self.limit > self.window:  # between window and limit: the true distance
             import torch
 
-            slots = torch.arange(self.sinks, device=k.device)
-            spec = sink_spec(call, self.window, self.sinks, up_to=self.limit)
-            near = call.where().clamp(min=0, max=self.limit + self.sinks)
+            slots = torch.arange(self.count, device=k.device)
+            spec = sink_spec(call, self.window, self.count, up_to=self.limit)
+            near = call.where().clamp(min=0, max=self.limit + self.count)
             q = rotation(call.q, near)
             parts.append(
                 attend(q, rotation(k, slots), v, spec=spec, scale=call.scale, return_lse=True)
             )
-        spec = sink_spec(call, self.limit, self.sinks)
+        spec = sink_spec(call, self.limit, self.count)
         q, k = rotation.at_one(call.q, self.limit), rotation.at_one(k, 0)
         parts.append(attend(q, k, v, spec=spec, scale=call.scale, return_lse=True))
         return parts

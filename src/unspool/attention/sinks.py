@@ -10,12 +10,12 @@ Cost: O(T * (window + sinks) * D) a chunk. Shapes: as `Call`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from unspool.attention.call import Call
 from unspool.attention.kernel import attend, merge
+from unspool.attention.one import attend_one, why_not_one
 from unspool.attention.spec import Spec
 from unspool.caches.window import WindowStore
 from unspool.errors import ConfigError, UnspoolError
@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 Part = tuple["Tensor", "Tensor"]
 
 
+@runtime_checkable
+class FarSinks(Protocol):
+    """The sinks beyond the window of a query."""
+
+    @property
+    def distance(self) -> int:
+        """Position of a query past all of them, when sinks are turned as `sinks` turns them."""
+
+    def sinks(self, rotation: Rotation, k: Tensor) -> Tensor:
+        """The sinks' keys [B, Hkv, sinks, D], turned once for all later queries."""
+
+    def __call__(self, call: Call, rotation: Rotation, k: Tensor, v: Tensor) -> list[Part]:
+        """Parts over the sinks (raw keys, values) beyond the window, for any queries."""
+
+
 @dataclass(frozen=True, slots=True)
 class SinkWindow:
     """The local window and the sinks; `far` says how a query meets the sinks."""
@@ -34,13 +49,42 @@ class SinkWindow:
     window: int
     """Keys at distance 0 … window - 1 are met at that distance."""
     sinks: int
-    far: Callable[[Call, Rotation, Tensor, Tensor], list[Part]]
-    """(call, rotation, sink keys raw, sink values) -> parts over sinks beyond the window."""
+    far: FarSinks
+    """How a query meets the sinks beyond its window."""
     late: bool = True
     reads_segments: bool = False
 
     def __call__(self, call: Call) -> Tensor:
+        store = call.store
+        if isinstance(store, WindowStore) and self._settled(call, store):
+            return self._one(call, store)
         return merge(self.parts(call))[0]
+
+    def _settled(self, call: Call, store: WindowStore) -> bool:
+        """One query a sequence, no padding, and either all sinks are beyond the window or none."""
+        if store.padded or call.spec.window is not None or not call.spec.plain:
+            return False
+        if not isinstance(call.rotate, Rotation) or why_not_one(call.q, call.k) is not None:
+            return False
+        return call.start < self.window or call.start >= self.far.distance + self.sinks
+
+    def _one(self, call: Call, store: WindowStore) -> Tensor:
+        """A written token: one softmax over local keys and sinks, nothing rotated again."""
+        rotation = call.rotate
+        assert isinstance(rotation, Rotation)  # `_settled` looked
+        store.anchor(rotation)
+        store.take(rotation)
+        local = store.local
+        assert local.k is not None  # just appended
+        assert local.v is not None
+        q = rotation(call.q, call.start - store.base)
+        parts = [(q, local.k, local.v)]
+        if call.start >= self.window and store.sink_k is not None and store.sink_v is not None:
+            if store.sinks_turned is None:
+                store.sinks_turned = self.far.sinks(rotation, store.sink_k)
+            far = rotation.at_one(call.q, self.far.distance)
+            parts.append((far, store.sinks_turned, store.sink_v))
+        return attend_one(parts, call.scale)
 
     def parts(self, call: Call) -> list[Part]:
         """Disjoint parts of the attention, for mechanisms that add one of their own."""

@@ -78,13 +78,19 @@ class InCache:
     """Sinks at the distance that their place in the cache gives them."""
 
     window: int
-    sinks: int
+    count: int
+
+    @property
+    def distance(self) -> int:
+        return self.count + self.window - 1
+
+    def sinks(self, rotation: Rotation, k: Tensor) -> Tensor:
+        return rotation(k, 0)
 
     def __call__(self, call: Call, rotation: Rotation, k: Tensor, v: Tensor) -> list[Part]:
         import torch
 
-        spec = sink_spec(call, self.window, self.sinks)
-        last = self.sinks + self.window - 1
-        slots = torch.arange(self.sinks, device=k.device)
-        q = rotation(call.q, call.where().clamp(min=0, max=last))
+        spec = sink_spec(call, self.window, self.count)
+        slots = torch.arange(self.count, device=k.device)
+        q = rotation(call.q, call.where().clamp(min=0, max=self.distance))
         return [attend(q, rotation(k, slots), v, spec=spec, scale=call.scale, return_lse=True)]

@@ -85,6 +85,10 @@ class Store(CacheLayerMixin):
     def __init__(self) -> None:
         super().__init__()
         self.seen = 0
+        self.prefilled_to: int | None = None
+        """Where the last prefill that was finished ended."""
+        self.padded = False
+        """Whether a chunk with padding was ever seen."""
         self.padding: Tensor | None = None
         """[B] padding tokens seen, None while there were none."""
         self._mark: tuple[Tensor, Tensor] | None = None
@@ -165,7 +169,7 @@ class Store(CacheLayerMixin):
         """See the rotated queries [B, Hq, T, D] of a chunk (stores that are compressed later)."""
 
     def finish_prefill(self) -> None:
-        """The prefill is complete: compress what is to outlive it. Called once per prefill."""
+        """The prefill is complete: compress what is to outlive it. Called once a prefill."""
 
     def report(self) -> StoreReport:
         """Tokens and bytes, from the tensors really held."""

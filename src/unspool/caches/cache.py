@@ -35,6 +35,7 @@ class UnspoolCache(Cache):
         """Say that what was read so far is the whole prefill (a hand-written loop calls this)."""
         self.prefill_end = self.get_seq_length()
         for store in self.stores:
+            store.prefilled_to = self.prefill_end
             store.finish_prefill()
 
     def reports(self) -> list[StoreReport]:

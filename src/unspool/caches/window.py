@@ -48,6 +48,8 @@ class WindowStore(Store):
         self.sink_v: Tensor | None = None
         self.sink_positions: Tensor | None = None
         """[B, sinks], -1 while the slot is empty."""
+        self.sinks_turned: Tensor | None = None
+        """The sinks as a query past them all meets them; made when first needed."""
         self._chunk: KV | None = None
         self._attended = 0
 
@@ -98,6 +100,7 @@ class WindowStore(Store):
     def report(self) -> StoreReport:
         seen = self.seen - (0 if self.padding is None else int(self.padding[0]))
         tensors = [*self.local.tensors(), self.sink_k, self.sink_v, *self.everything.tensors()]
+        tensors.append(self.sinks_turned)
         return StoreReport(
             seen=seen,
             attended=self._attended,
@@ -120,6 +123,7 @@ class WindowStore(Store):
             own = {n.removeprefix(prefix): x for n, x in state.items() if n.startswith(prefix)}
             if own:
                 getattr(self, name).load_state(own)
+        self.sinks_turned = None
         self.base = int(state["base"])
         self._attended = int(state["attended"])
         super().load_state(state)
@@ -178,5 +182,6 @@ class WindowStore(Store):
 
     def _map(self, change: Any) -> None:
         super()._map(change)
+        self.sinks_turned = None
         self.local.map(change)
         self.everything.map(change)
