@@ -473,3 +473,32 @@ def test_the_harness_costs_little_beside_the_model(tmp_path: Path) -> None:
     )
     # 2 ms is the promise, planning and scoring included; twice that leaves room for a busy machine.
     assert float(ran.stdout) < 0.004
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"id": "same"}, "two samples the id 'same'"),
+        ({"level": "elsewhere"}, "the level 'elsewhere' where '96' was asked for"),
+        ({"choices": ()}, "no continuation to score"),
+    ],
+)
+def test_a_task_that_breaks_its_contract_is_named(
+    tmp_path: Path, broken: dict[str, Any], message: str
+) -> None:
+    from dataclasses import dataclass, replace
+
+    from unspool.evaluation.tasks import task
+    from unspool.evaluation.tasks.passkey import Passkey
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Broken(Passkey):
+        def samples(self, *args: Any, **options: Any) -> Any:
+            for sample in Passkey.samples(self, *args, **options):
+                yield replace(sample, **broken)
+
+    base = task("passkey/choice")
+    wrong = Broken(spec=base.spec, metric=base.metric)
+    with pytest.raises(InputError, match=message):
+        evaluate(perfect(passkey), [wrong], lengths=("96",), limit=2, out=tmp_path / "r")
+    assert not (tmp_path / "r" / "manifest.json").exists()

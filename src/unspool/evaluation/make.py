@@ -19,7 +19,8 @@ class RulerTokenizer:
 
     chat_template = None
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, name: str) -> None:
+        self.name = name
         self._tokenizer = tokenizer
         self.backend_tokenizer = tokenizer
 
@@ -41,7 +42,7 @@ def ruler(name: str) -> RulerTokenizer:
     """The tokenizer of a name, a `tokenizer.json` or a folder with one."""
     from unspool.corpus.tokenise import load_tokenizer
 
-    return RulerTokenizer(load_tokenizer(name))
+    return RulerTokenizer(load_tokenizer(name), Path(name).name)
 
 
 def make(

@@ -52,7 +52,7 @@ def manifest_of(
             task.spec.name: {
                 **task.spec.to_json(),
                 "levels": [
-                    bound(level, model.name).to_json() if level else None
+                    bound(level, _counter(fitter)).to_json() if level else None
                     for level in levels_of(task.spec, settings.lengths)
                 ],
                 "wrapped": fitter.wraps(task.spec),
@@ -62,9 +62,16 @@ def manifest_of(
     }
 
 
-def bound(level: LengthLevel, model: str) -> LengthLevel:
+def bound(level: LengthLevel, counter: str) -> LengthLevel:
     """The level with the tokenizer that counts it named."""
-    return replace(level, unit=f"tokens:{model}") if level.unit == "tokens" else level
+    return replace(level, unit=f"tokens:{counter}") if level.unit == "tokens" else level
+
+
+def _counter(fitter: Fitter) -> str:
+    """The name of the tokenizer that counts: the model's own, or the ruler that was named."""
+    if fitter.counts_for_model:
+        return fitter.name
+    return str(getattr(fitter.tokenizer, "name", "ruler"))
 
 
 def _plain(settings: RunSettings) -> dict[str, Any]:

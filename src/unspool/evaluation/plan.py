@@ -134,6 +134,11 @@ def draw(
             raise InputError(
                 f"{task.spec.name} gives two samples the id {sample.id!r} at level {sample.level}."
             )
+        if level is not None and sample.level != level.name:
+            raise InputError(
+                f"{task.spec.name} gives sample {sample.id!r} the level {sample.level!r} where "
+                f"{level.name!r} was asked for."
+            )
         seen.add(sample.id)
         yield sample
     if not seen:
@@ -217,6 +222,11 @@ def _planned(
 ) -> dict[str, Any]:
     fitted = fitter.fit(task, sample)
     request = fitted.request
+    if request.kind != "generate" and not request.continuations:
+        raise InputError(
+            f"Sample {sample.id!r} of {task.spec.name} has no continuation to score: a "
+            f"{request.kind} task needs references or choices."
+        )
     texts = (
         [request.prompt]
         if isinstance(request.prompt, str)
