@@ -322,6 +322,25 @@ def test_an_answer_that_takes_too_long_is_504() -> None:
     assert slow.stopped_at
 
 
+def test_a_method_reads_past_the_window_and_says_what_it_dropped(tmp_path: Path) -> None:
+    from tests.backends.tiny import saved
+    from unspool.backends.load import load_model
+
+    model = load_model(str(saved(tmp_path / "tiny")), method="lm-infinite:local=32,sinks=4")
+    client = Client(make_app(ServerSettings(), {}, model))
+    assert client.get("/v1/models").json()["data"][0]["max_model_len"] is None
+    long = [{"role": "user", "content": "The quick brown fox. " * 60}]
+    body = {"model": model.name, "messages": long, "max_tokens": 4, "temperature": 0}
+    answer = client.post(CHAT, body).json()
+    usage = answer["usage"]["unspool"]
+    assert usage["input_tokens"] > 300  # the model has a window of 128
+    assert usage["dropped_tokens"] > 0
+    streamed = client.post(CHAT, {**body, "stream": True}).text
+    pieces = [json.loads(line[6:]) for line in streamed.splitlines() if line[6:7] == "{"]
+    text = "".join(p["choices"][0]["delta"].get("content", "") for p in pieces)
+    assert text == answer["choices"][0]["message"]["content"]
+
+
 def test_figures_count_tokens(client: Client) -> None:
     answer = client.post(CHAT, {"model": "scripted", "messages": HELLO}).json()
     figures = client.get("/metrics").text

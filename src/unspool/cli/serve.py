@@ -13,7 +13,7 @@ For example:
 
     unspool serve --index man=man.idx --index rfc=rfc.idx --workers 2
 
-    unspool serve --model '' --port 9000
+    unspool serve --model '' --method lm-infinite --port 9000
 
     UNSPOOL_SERVER_TOKEN=… unspool serve --index notes=notes.idx --host 0.0.0.0
 """
@@ -31,6 +31,7 @@ def serve(
     index: list[str] | None = None,
     model: str | None = None,
     endpoint: str | None = None,
+    method: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
     workers: int = 1,
@@ -49,6 +50,8 @@ def serve(
         model: A Hugging Face id, a folder with a model, or the name that the endpoint serves; ''
             is SmolLM2-135M-Instruct, which comes with the package. Default: no model.
         endpoint: Pass questions on to this OpenAI-compatible server.
+        method: How the model reads past its window: NAME or NAME:KEY=VALUE,…; several joined by +.
+            `unspool list methods` has them.
         host: Address to listen on. Anything but loopback needs a token in UNSPOOL_SERVER_TOKEN.
         port: Port to listen on; 0 takes any that is free.
         workers: Processes that answer. Each loads a model of its own.
@@ -68,4 +71,7 @@ def serve(
         search_seconds=search_seconds,
         generate_seconds=generate_seconds,
     )
-    run(settings, Served(indexes=parse_indexes(index or []), model=model, endpoint=endpoint))
+    served = Served(
+        indexes=parse_indexes(index or []), model=model, endpoint=endpoint, method=method
+    )
+    run(settings, served)

@@ -150,7 +150,7 @@ def _load(served: Served) -> LanguageModel | None:
         return None
     from unspool.backends.load import load_model
 
-    return load_model(served.model or None, endpoint=served.endpoint)
+    return load_model(served.model or None, endpoint=served.endpoint, method=served.method)
 
 
 def _announce(settings: ServerSettings, served: Served, listening: socket.socket) -> None:
