@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,10 +31,12 @@ _OPTIONS = (
     "--read-tokens",
     "--max-tokens",
     "--passages",
+    "--context",
+    "--keep",
     "--json",
 )
 _SHOWN = 3
-_UNITS = {"reading": "B", "indexing": "B"}
+_UNITS = {"reading": "B", "indexing": "B", "Reading": "tokens"}
 
 
 _EXAMPLES = """
@@ -48,6 +50,8 @@ question about them starts at once. For example:
     unspool ask docs/ "How is a release made?" --model Qwen/Qwen3-0.6B --json
 
     unspool ask docs/ "How is a release made?" --endpoint http://localhost:8000/v1
+
+    unspool ask --context handbook.ctx "Who may open the archive?"
 """
 
 app = App(
@@ -74,6 +78,8 @@ def ask(
     read_tokens: str | None = None,
     max_tokens: int = 64,
     passages: int = _SHOWN,
+    context: Path | None = None,
+    keep: float | None = None,
     json: bool = False,
 ) -> None:
     """Answer a question from files and folders of any length, with evidence.
@@ -90,15 +96,27 @@ def ask(
             Default: 2048, or the window less the answer if that is smaller.
         max_tokens: Most tokens of the answer.
         passages: Passages to quote below the answer; --json has every one that was read.
+        context: A folder that 'unspool context save' made, in place of paths: the text was read
+            before, and only the question is read now.
+        keep: With --context: share of its keys to load, in (0, 1]. Default: as it was saved.
         json: Print one JSON object.
     """
+    if context is not None:
+        given = {"--endpoint": endpoint, "--top-k": top_k, "--read-tokens": read_tokens}
+        if method != "bm25":
+            given["--method"] = method
+        _refuse_with_context(given)
+        _ask_context(arguments, context, model, keep, max_tokens, passages, json)
+        return
+    if keep is not None:
+        raise ConfigError("--keep goes with --context: it is the share of a saved context to load.")
     paths, question = _split(arguments)
     if passages < 0:
         raise ConfigError(f"--passages must be >= 0, got {passages}.")
     budget = _read_tokens(read_tokens)
     from unspool.reading.ask import ask as answer_question
 
-    with _bars(quiet=json) as bars:
+    with bars(quiet=json) as shown:
         answer = answer_question(
             paths,
             question,
@@ -108,8 +126,44 @@ def ask(
             top_k=top_k,
             read_tokens=budget,
             max_tokens=max_tokens,
-            progress=bars,
+            progress=shown,
         )
+    if json:
+        emit_json(answer)
+    else:
+        _show(answer, passages, max_tokens)
+
+
+def _refuse_with_context(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name} says how a text is read, and a saved context was read before. Leave it "
+                f"out, or give paths in place of --context."
+            )
+
+
+def _ask_context(
+    arguments: Sequence[str],
+    directory: Path,
+    model: str | None,
+    keep: float | None,
+    max_tokens: int,
+    passages: int,
+    json: bool,
+) -> None:
+    if passages < 0:
+        raise ConfigError(f"--passages must be >= 0, got {passages}.")
+    _refuse_strange(arguments)
+    if len(arguments) != 1:
+        raise InputError(
+            f"With --context give one argument, the question in quotes; got {len(arguments)}."
+        )
+    from unspool.reading.context import open_context
+
+    with bars(quiet=json) as shown, open_context(directory, model=model, progress=shown) as opened:
+        shown("Answering", 0, None)
+        answer = opened.ask(arguments[0], keep=keep, max_tokens=max_tokens)
     if json:
         emit_json(answer)
     else:
@@ -118,11 +172,7 @@ def ask(
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
     """Paths and question; says what is missing if one of them is."""
-    strange = [a for a in arguments if a.startswith("-") and a != "-" and " " not in a]
-    if strange:
-        near = difflib.get_close_matches(strange[0], _OPTIONS, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"The options are {', '.join(_OPTIONS)}."
-        raise ConfigError(f"There is no option {strange[0]}. {hint}")
+    _refuse_strange(arguments)
     if not arguments:
         raise InputError("Say what to read and what to ask: unspool ask PATH… 'QUESTION'.")
     *paths, question = arguments
@@ -140,6 +190,15 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], str]:
             f"The last argument, {question!r}, is a path; the question comes last, in quotes."
         )
     return paths, question
+
+
+def _refuse_strange(arguments: Sequence[str]) -> None:
+    """Options that do not exist come as arguments."""
+    strange = [a for a in arguments if a.startswith("-") and a != "-" and " " not in a]
+    if strange:
+        near = difflib.get_close_matches(strange[0], _OPTIONS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"The options are {', '.join(_OPTIONS)}."
+        raise ConfigError(f"There is no option {strange[0]}. {hint}")
 
 
 def _read_tokens(given: str | None) -> int | str | None:
@@ -169,7 +228,8 @@ class _Bars:
 
 
 @contextmanager
-def _bars(quiet: bool) -> Iterator[_Bars]:
+def bars(quiet: bool) -> Iterator[_Bars]:
+    """Progress bars of a call that tells its stages."""
     with ExitStack() as stack:
         yield _Bars(stack, quiet)
 

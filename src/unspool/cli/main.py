@@ -29,6 +29,7 @@ _VERBS = (
     ),
     ("compare", "unspool.cli.compare:app", "Compare methods on one model and one text."),
     ("curve", "unspool.cli.curve:app", "Show at which length a model breaks."),
+    ("context", "unspool.cli.context:app", "Read a text once and keep it for many questions."),
     ("index", "unspool.cli.index:app", "Build, describe and verify exact search indexes."),
     ("search", "unspool.cli.search:app", "Count, find and trace text in an index."),
     ("serve", "unspool.cli.serve:app", "Serve search, a model and a web page over HTTP."),

@@ -8,14 +8,14 @@ from typing import Any
 from unspool.backends.prompts import has_chat_template
 from unspool.types import Prompt
 
-_INSTRUCTION = "Read the text and answer the question. Be exact and complete."
+INSTRUCTION = "Read the text and answer the question. Be exact and complete."
 
 
 def answer_prompt(tokenizer: Any, passages: Sequence[str], question: str) -> Prompt:
     """Chat messages, or plain text for a model without a chat template."""
     text = "\n\n".join(passage.strip() for passage in passages)
     if has_chat_template(tokenizer):
-        content = f"{_INSTRUCTION}\n\nText:\n{text}\n\nQuestion: {question}"
+        content = f"{INSTRUCTION}\n\nText:\n{text}\n\nQuestion: {question}"
         return [{"role": "user", "content": content}]
     return f"{text}\n\nQuestion: {question}\nAnswer:"
 
