@@ -56,7 +56,7 @@ $(DONE)/read: $(DONE)/venv pyproject.toml constraints.txt .ci/requirements.py
 
 $(DONE)/dev: $(DONE)/read pyproject.toml constraints.txt .ci/requirements.py
 	@echo "Installing what the tests and the documentation need"
-	@$(PY) .ci/requirements.py parquet eval plots docs dev > $(DONE)/dev.txt
+	@$(PY) .ci/requirements.py parquet eval server plots docs dev > $(DONE)/dev.txt
 	@$(PIP) --requirement $(DONE)/dev.txt
 	@touch $@
 
