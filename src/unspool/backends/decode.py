@@ -152,7 +152,8 @@ class DecodeStep:
 
     def _read(self, layer: nn.Module, number: int, quantised: bool) -> _Layer:
         facts = self.extension.facts
-        names = {name for name, _ in layer.named_children()}
+        parts = layer.named_children()
+        names = {name for name, part in parts if not isinstance(part, nn.Dropout)}
         attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
         gemma = {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
         known = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"} | gemma
