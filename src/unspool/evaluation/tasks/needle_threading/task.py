@@ -96,6 +96,7 @@ class NeedleThreading(Task):
     base: NeedleConfig
     """Everything but length, depth and seed."""
     form: Form = "generate"
+    candidates: int = CANDIDATES
 
     def samples(
         self,
@@ -170,7 +171,7 @@ class NeedleThreading(Task):
         answers = (row.values,) if isinstance(row.values, str) else tuple(row.values)
         choices: tuple[str, ...] = ()
         if self.form == "choice":
-            choices = _candidates(row, answers[0], f"{row.repeat_number}/{number}")
+            choices = _candidates(row, answers[0], self.candidates, f"{row.repeat_number}/{number}")
         cue = _CUES["choice" if choices else "list" if listed else "value"]
         return Sample(
             id=f"{level}-{number}",
@@ -211,18 +212,30 @@ class NeedleThreading(Task):
         return data.read_predictions(path)
 
 
-def task(kind: NeedleTask, *, form: Form = "generate", name: str = "", **settings: Any) -> Task:
+def task(
+    kind: NeedleTask,
+    *,
+    form: Form = "generate",
+    name: str = "",
+    candidates: int = CANDIDATES,
+    unit: str = "chars",
+    **settings: Any,
+) -> NeedleThreading:
     """A task with settings of one's own.
 
     Args:
         kind: One of the six.
         form: Write the answer, or rank it among 16 values of the haystack (single answers only).
         name: What comes after `needle-threading/`; default: the kind and the settings.
+        candidates: Values that a choice is made among; fewer if the haystack holds fewer.
+        unit: `chars` of the haystack, or `tokens` of the whole prompt.
         **settings: Fields of `NeedleConfig` other than length, depth and seed.
 
     Raises:
         ConfigError: A list is to be chosen, or a setting cannot work.
     """
+    if candidates < 2:
+        raise ConfigError(f"candidates must be >= 2, got {candidates}.")
     base = NeedleConfig(task=kind, pairs=1 << 40, **settings)
     listed = kind in ("multiple_needles", "conditional_needles", "multi_thread")
     if form == "choice" and listed:
@@ -236,15 +249,20 @@ def task(kind: NeedleTask, *, form: Form = "generate", name: str = "", **setting
         ability="threads" if "thread" in kind else "needles",
         kind=form,
         max_new_tokens=16 + _TOKENS_A_VALUE * values if listed else 100,
-        unit="chars",
-        levels=LEVELS,
+        unit=unit,
+        levels=LEVELS if unit == "chars" else (),
         depths=DEPTHS if _has_depth(base) else (),
         metric=Found().id,
         prompt_fingerprint=fingerprint(*_WORDING),
         licence="MIT",
     )
     return NeedleThreading(
-        spec=spec, metric=Found(), release=data.release(kind), base=base, form=form
+        spec=spec,
+        metric=Found(),
+        release=data.release(kind),
+        base=base,
+        form=form,
+        candidates=candidates,
     )
 
 
@@ -256,7 +274,7 @@ def _has_depth(base: NeedleConfig) -> bool:
     )
 
 
-def _candidates(row: NeedleRow, answer: str, seed: str) -> tuple[str, ...]:
+def _candidates(row: NeedleRow, answer: str, most: int, seed: str) -> tuple[str, ...]:
     """The answer among other values of the haystack, those of its thread first, in drawn order."""
     pairs = dict(read_pairs(row.haystack))
     draw = random.Random(f"candidates/{seed}")
@@ -266,8 +284,8 @@ def _candidates(row: NeedleRow, answer: str, seed: str) -> tuple[str, ...]:
         key = pairs[key]
         thread.append(key)
     others = sorted(set(pairs.values()) - set(thread) - {answer})
-    near = [value for value in thread if value != answer][: CANDIDATES - 1]
-    far = draw.sample(others, min(CANDIDATES - 1 - len(near), len(others)))
+    near = [value for value in thread if value != answer][: most - 1]
+    far = draw.sample(others, min(most - 1 - len(near), len(others)))
     found = [answer, *near, *far]
     draw.shuffle(found)
     return tuple(found)
