@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from unspool.evaluation.report import Report
     from unspool.evaluation.run import PlannedRun
 
-_UNITS = {"planning": "samples", "answering": "answers", "scoring": "answers", "making": "samples"}
+_UNITS = {
+    "planning": "samples",
+    "answering": "tokens",
+    "answering one by one": "answers",
+    "scoring": "answers",
+    "making": "samples",
+}
 
 
 class _Bars:
@@ -107,8 +113,8 @@ def show_report(report: Report) -> None:
             )
     for benchmark, each in data["benchmarks"].items():
         if each["official"]:
-            told = ", ".join(f"{name} {value:.2f}" for name, value in each["official"].items())
-            emit_text(f"\n{benchmark}: {told}")
+            numbers = ", ".join(f"{name} {value:.2f}" for name, value in each["official"].items())
+            emit_text(f"\n{benchmark}: {numbers}")
     cut = sum(found["overall"]["truncated_samples"] for found in data["tasks"].values())
     tokens = sum(found["overall"]["truncated_tokens"] for found in data["tasks"].values())
     emit_text(
@@ -128,12 +134,13 @@ def _show_cost(report: Report) -> None:
         total = orjson.loads((report.folder / "cost.json").read_bytes())["total"]
     except (OSError, ValueError, KeyError):
         return
+    memory = f", {human_bytes(total['peak_bytes'])} at most" if total["peak_bytes"] else ""
     price = "" if total["price"] is None else f", {total['price']:,.4f} paid"
     emit_text(
-        f"{human_number(total['prompt_tokens'] or 0)} tokens read "
-        f"({human_number(total['cached_tokens'])} of them from the cache), "
+        f"{human_number(total['prompt_tokens'] or 0)} tokens of prompts "
+        f"({human_number(total['cached_tokens'])} of them read before), "
         f"{human_number(total['output_tokens'])} written, {human_seconds(total['seconds'])} in the "
-        f"model, {human_bytes(total['peak_bytes'])} at most{price}"
+        f"model{memory}{price}"
     )
 
 

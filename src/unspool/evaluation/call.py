@@ -52,7 +52,7 @@ def call_all(
     *,
     concurrency: int = 1,
     batch: int = 1,
-    done: Callable[[], None] = lambda: None,
+    done: Callable[[Item], None] = lambda item: None,
 ) -> None:
     """Answer every item and append each answer to the log.
 
@@ -64,7 +64,7 @@ def call_all(
         cache: None: every request is sent.
         concurrency: Requests under way at once; more than 1 is for endpoints.
         batch: Requests given to the model in one call.
-        done: Called after each answer.
+        done: Called after each answer, with what it answers.
 
     Raises:
         BackendError: The model failed; answers that came before are kept.
@@ -81,7 +81,7 @@ def call_all(
                 "response": response.to_json(),
             }
         )
-        done()
+        done(item)
 
     def work(group: Sequence[tuple[Item, Request]]) -> None:
         for (item, request), response in zip(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -144,10 +145,9 @@ def evaluate(
         stack.callback(log.close)
         answered = {_key(row) for row in log.records}
         missing = [item for item in items if item.key not in answered]
-        before = len(items) - len(missing)
         file = stack.enter_context((folder / SAMPLES).open("rb"))
         by_name = {task.spec.name: task for task in setup.tasks}
-        calls = 0
+        tally = _Tally(items, missing, progress)
 
         def build(item: Item) -> Any:
             return request_for(
@@ -158,17 +158,9 @@ def evaluate(
                 item,
             )
 
-        def done() -> None:
-            nonlocal calls
-            calls += 1
-            if progress is not None:
-                progress("answering", before + calls, len(items))
-
         store = None
         if cache is not None and missing:
             store = stack.enter_context(ResponseCache(Path(cache), model))
-        if progress is not None and missing:
-            progress("answering", before, len(items))
         try:
             call_all(
                 model,
@@ -178,10 +170,10 @@ def evaluate(
                 store,
                 concurrency=concurrency or (_ENDPOINT_REQUESTS if model.tokenizer is None else 1),
                 batch=batch,
-                done=done,
+                done=tally.done,
             )
         finally:
-            _note_run(folder, time.perf_counter() - started, calls)
+            _note_run(folder, time.perf_counter() - started, tally.calls)
         report = score_folder(
             folder, setup.tasks, rules=rules, monotone=monotone, progress=progress
         )
@@ -208,6 +200,36 @@ def plan_run(
         items = write_plan(file, setup.tasks, setup.settings, setup.fitter, progress)
     costs = planned_cost(items, {task.spec.name: task.spec.kind for task in setup.tasks})
     return PlannedRun(model.name, {key: cost.priced(price) for key, cost in costs.items()})
+
+
+class _Tally:
+    """Says how far the answers are: in tokens where they are known, since long prompts go first."""
+
+    def __init__(
+        self, items: Sequence[Item], missing: Sequence[Item], progress: Progress | None
+    ) -> None:
+        self.calls = 0
+        self._known = all(item.prompt_tokens is not None for item in items)
+        self._stage = "answering" if self._known else "answering one by one"
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._total = sum(map(self._weight, items))
+        self._done = self._total - sum(map(self._weight, missing))
+        if missing:
+            self._say()
+
+    def done(self, item: Item) -> None:
+        with self._lock:
+            self.calls += 1
+            self._done += self._weight(item)
+            self._say()
+
+    def _weight(self, item: Item) -> int:
+        return (item.prompt_tokens or 0) + item.reserve if self._known else 1
+
+    def _say(self) -> None:
+        if self._progress is not None:
+            self._progress(self._stage, self._done, self._total)
 
 
 @dataclass(frozen=True, slots=True)
