@@ -97,7 +97,8 @@ def run(ctx: Context, settings: Settings | None = None, seeds: tuple[int, ...] =
         for times in TIMES:
             figures[f"lines at {times}x, {method}"] = lines(method, times)
             figures[f"loss at {times}x, {method}"] = loss(method, times)
-    return Measured(figures, {"scores": scores, "good loss and few lines": bad})
+    facts = {"device": device_name(), "scores": scores, "good loss and few lines": bad}
+    return Measured(figures, facts)
 
 
 def one_seed(ctx: Context, settings: Settings, seed: int) -> dict[str, Any]:
@@ -192,3 +193,10 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name() -> str:
+    """What it was trained on."""
+    import torch
+
+    return str(torch.cuda.get_device_name()) if device() == "cuda" else "cpu"
