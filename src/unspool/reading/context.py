@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from unspool._machine import peak_rss
 from unspool.backends.load import load_model
@@ -221,7 +221,7 @@ class Context:
         """Give the model back."""
         self.extension.remove()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Context:
         return self
 
     def __exit__(self, *exception: object) -> None:
