@@ -560,8 +560,8 @@ def test_data_that_is_not_there_or_is_something_else(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"json_data\.zip"):
         needles.load(tmp_path / "nothing")
     (task,) = find_tasks("needle-threading/single_needle")
-    with pytest.raises(MissingData, match="not fetched"):
-        next(task.samples(None, 1, source=Source(kind="release", path="hub")))
+    with pytest.raises(MissingData, match="not given"):
+        next(task.samples(None, 1, source=Source(kind="release")))
     bad = tmp_path / "bad.json"
     for text, said in (
         ('[{"id": 1}]', "row 1 lacks haystack"),

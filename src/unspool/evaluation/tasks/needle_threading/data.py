@@ -19,6 +19,8 @@ from typing import Any
 
 from unspool.errors import InputError, MissingData
 from unspool.evaluation.spec import Parts, Prediction, Release, Response, Sample
+from unspool.evaluation.tasks import _release
+from unspool.evaluation.tasks._release import HUB
 from unspool.evaluation.tasks.needle_threading.haystack import NeedleRow, NeedleTask
 from unspool.evaluation.tasks.needle_threading.metric import read_literal
 
@@ -56,11 +58,11 @@ def release(task: NeedleTask | str) -> Release | None:
         return None
     return Release(
         dataset="jonathan-roberts1/needle-threading",
-        files=("json_data.zip", f"json_data/{FILES[task]}"),
+        files=(f"json_data.zip!json_data/{FILES[task]}",),
         revision="",
         schema=_SCHEMA,
         licence="MIT",
-        note="Unpack json_data.zip and give its folder; the revision is not pinned.",
+        note="The revision is not pinned.",
     )
 
 
@@ -68,19 +70,26 @@ def load(path: Path | str, task: NeedleTask | str = "single_needle") -> list[Nee
     """The published rows of a task.
 
     Args:
-        path: A JSON or JSON-lines file of rows, or the folder that holds the release's files.
+        path: A JSON or JSON-lines file of rows, the folder that holds the release's files, or
+            `hub` to fetch them.
         task: Which file of a folder.
 
     Raises:
         MissingData: There is no such file.
         InputError: A row lacks a field; the message names row and field.
     """
-    file = _find(Path(path), task)
+    found = release(task)
+    if path == HUB and found is not None:
+        records: Iterator[dict[str, Any]] = _release.records(found, HUB, twin="")
+        name = FILES[task]
+    else:
+        file = _find(Path(path), task)
+        records, name = _records(file), str(file)
     rows = []
-    for number, record in enumerate(_records(file), 1):
-        missing = [name for name in _SCHEMA if name not in record]
+    for number, record in enumerate(records, 1):
+        missing = [field for field in _SCHEMA if field not in record]
         if missing:
-            raise InputError(f"{file}: row {number} lacks {', '.join(missing)}.")
+            raise InputError(f"{name}: row {number} lacks {', '.join(missing)}.")
         record = {**record, "keys": _listed(record["keys"]), "values": _listed(record["values"])}
         rows.append(NeedleRow.from_json({**record, "needle_depth": str(record["needle_depth"])}))
     return rows

@@ -194,8 +194,8 @@ class NeedleThreading(Task):
         )
 
     def _published(self, level: LengthLevel | None, n: int, source: Source) -> Iterator[Sample]:
-        if source.path is None or source.path == "hub":
-            raise data.missing(self.base.task, "fetched by this command")
+        if source.path is None:
+            raise data.missing(self.base.task, "given")
         rows = data.load(source.path, self.base.task)
         if level is not None:
             rows = [row for row in rows if row.context_length == level.nominal]
