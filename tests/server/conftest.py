@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,15 @@ def echo(prompt: str) -> str:
     return " you said" + prompt.replace("\nassistant:", "")[-40:]
 
 
-@pytest.fixture
-def service(index_dir: Path) -> Any:
+def fresh(index_dir: Path) -> Any:
     """An app with one index and a scripted model of a window of 200 words."""
     return make_app(ServerSettings(), {"main": (index_dir,)}, ScriptedModel(echo, window=200))
+
+
+@pytest.fixture(scope="session")
+def service(index_dir: Path) -> Any:
+    """Such an app, for every test that does not change it."""
+    return fresh(index_dir)
 
 
 class Client:
@@ -79,7 +84,7 @@ class Client:
         return self("POST", path, **({"json": body} if body is not None else {}), **options)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def client(service: Any) -> Client:
     return Client(service)
 
@@ -106,8 +111,3 @@ def listening(app: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         sock.close()
-
-
-@pytest.fixture
-def live() -> Callable[[Any], Any]:
-    return listening

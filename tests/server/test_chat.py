@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.backends.tiny import model as tiny_model
-from tests.server.conftest import Client, echo, listening
+from tests.server.conftest import Client, echo, fresh, listening
 from unspool.backends.scripted import ScriptedModel
 from unspool.backends.stream import Piece, TokenScore
 from unspool.server.app import make_app
@@ -341,7 +341,8 @@ def test_a_method_reads_past_the_window_and_says_what_it_dropped(tmp_path: Path)
     assert text == answer["choices"][0]["message"]["content"]
 
 
-def test_figures_count_tokens(client: Client) -> None:
+def test_figures_count_tokens(index_dir: Path) -> None:
+    client = Client(fresh(index_dir))
     answer = client.post(CHAT, {"model": "scripted", "messages": HELLO}).json()
     figures = client.get("/metrics").text
     read = answer["usage"]["unspool"]["read_tokens"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import Client, listening
+from tests.server.conftest import Client, fresh, listening
 from unspool.errors import ConfigError
 from unspool.server.app import make_app
 from unspool.server.settings import ServerSettings, is_loopback
@@ -154,7 +154,7 @@ def test_a_body_that_never_comes_is_given_up(index_dir: Path) -> None:
             assert time.monotonic() - started < 3
 
 
-def test_slow_clients_do_not_starve_the_others(service: Any) -> None:
+def test_slow_clients_do_not_starve_the_others(index_dir: Path) -> None:
     async def scenario(host: str, port: int) -> list[float]:
         slow = [await asyncio.open_connection(host, port) for _ in range(200)]
         for number, (_, writer) in enumerate(slow):
@@ -181,7 +181,7 @@ def test_slow_clients_do_not_starve_the_others(service: Any) -> None:
             each.close()
         return times
 
-    with listening(service) as address:
+    with listening(fresh(index_dir)) as address:
         host, port = address.removeprefix("http://").split(":")
         times = sorted(asyncio.run(scenario(host, int(port))))
     assert times[50] < 0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from tests.server.conftest import write_index
+from unspool.cli import main as cli
 from unspool.errors import ConfigError
 from unspool.server.run import parse_indexes
 
@@ -56,17 +58,6 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         process.communicate()
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "unspool", "serve", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **environment},
-        check=False,
-    )
-
-
 def test_it_serves_and_ends_when_told(index_dir: Path) -> None:
     with serving("--index", f"main={index_dir}") as (process, address):
         answer = httpx.post(f"{address}/v1/indexes/main/count", json={"query": "dog"})
@@ -89,20 +80,22 @@ def test_it_serves_and_ends_when_told(index_dir: Path) -> None:
         (("--index", "a=x", "--colour", "1"), "Unknown option"),
     ],
 )
-def test_wrong_commands_say_what_is_wrong(arguments: tuple[str, ...], said: str) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_commands_say_what_is_wrong(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["serve", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
 
 
-def test_a_port_in_use_is_said(index_dir: Path) -> None:
-    with serving("--index", f"main={index_dir}") as (_, address):
-        port = address.rpartition(":")[2]
-        done = run("--index", f"main={index_dir}", "--port", port)
-    assert done.returncode == 1
-    assert "in use" in done.stderr
-    assert "--port 0" in done.stderr
+def test_a_port_in_use_is_said(index_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.run(["serve", "--index", f"main={index_dir}", "--port", port]) == 1
+    said = capsys.readouterr().err
+    assert "in use" in said
+    assert "--port 0" in said
 
 
 def test_names_of_indexes() -> None:
