@@ -34,13 +34,12 @@ class WordTokenizer:
         self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False
     ) -> Encoded:
         pattern = r"\s*[^\s<]+|\s*<|\s+" if split_special_tokens else r"<end>|\s*[^\s<]+|\s*<|\s+"
-        return Encoded([self._id(word) for word in re.findall(pattern, text)])
-
-    def _id(self, word: str) -> int:
-        if word not in self._ids:
-            self._ids[word] = len(self._words)
-            self._words.append(word)
-        return self._ids[word]
+        words = re.findall(pattern, text)
+        for word in dict.fromkeys(words):
+            if word not in self._ids:
+                self._ids[word] = len(self._words)
+                self._words.append(word)
+        return Encoded([self._ids[word] for word in words])
 
     def decode(self, ids: Sequence[int], **_: Any) -> str:
         return "".join(self._words[i] for i in ids)

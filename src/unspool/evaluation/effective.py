@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unspool.errors import ConfigError
 from unspool.evaluation.intervals import DRAWS, resampled_means
@@ -75,16 +76,14 @@ def effective_length(
     length, threshold, base = _longest(means, fixed, monotone)
     if not levels:
         return Effective(rule, None, threshold, base, monotone=monotone)
-    draws = {
-        each: 100
-        * resampled_means(np.asarray(scores[each], dtype=np.float64), seed=seed + 7919 * place)
-        for place, each in enumerate(levels)
-    }
-    found = sorted(
-        _longest({each: float(draws[each][i]) for each in levels}, fixed, monotone)[0] or 0
-        for i in range(DRAWS)
+    draws = np.stack(
+        [
+            100 * resampled_means(np.asarray(scores[each], dtype=np.float64), seed=seed + 7919 * i)
+            for i, each in enumerate(levels)
+        ]
     )
-    low, high = found[int(0.025 * DRAWS)], found[int(0.975 * DRAWS)]
+    found = np.sort(_longest_of_draws(np.array(levels), draws, fixed, monotone))
+    low, high = int(found[int(0.025 * DRAWS)]), int(found[int(0.975 * DRAWS)])
     return Effective(rule, length, threshold, base, low or None, high or None, monotone)
 
 
@@ -128,3 +127,21 @@ def _longest(
         elif monotone:
             break
     return longest, threshold, base
+
+
+def _longest_of_draws(
+    levels: NDArray[np.int64], draws: NDArray[np.float64], fixed: float | None, monotone: bool
+) -> NDArray[np.int64]:
+    """The longest level that passes in each draw (a column of means by level); 0 if none does."""
+    if fixed is None:
+        base = levels <= _BASE
+        if not base.any():
+            return np.zeros(draws.shape[1], dtype=np.int64)
+        needed: NDArray[np.float64] | float = _SHARE * draws[base].max(axis=0)
+    else:
+        needed = fixed
+    passes = draws >= needed - 1e-9
+    if monotone:
+        passes = np.logical_and.accumulate(passes, axis=0)
+    found: NDArray[np.int64] = np.where(passes, levels[:, None], 0).max(axis=0)
+    return found
