@@ -7,6 +7,7 @@
 #include "fm_shard.hpp"
 #include "matches.hpp"
 #include "sa_shard.hpp"
+#include "threads.hpp"
 
 namespace unspool {
 
@@ -46,7 +47,8 @@ class IndexOf final : public IndexBase {
   }
 
   void warm() const override {
-    for (const auto& s : shards_) s->file().warm();
+    Poll poll;
+    for (const auto& s : shards_) s->file().warm(poll);
     check();
   }
 
@@ -56,7 +58,7 @@ class IndexOf final : public IndexBase {
   }
 
   void ranges(const Questions& asked, u64* out) const override {
-    in_batches(asked, kMany, [&](const Questions& some, u64 first, Poll& poll) {
+    in_batches(asked, Takes::kOneSearch, [&](const Questions& some, u64 first, Poll& poll) {
       u64* answer = out + 2 * first * k();
       for (const Rows& rows : find(encoded(some), poll)) {
         *answer++ = rows.lo;
@@ -66,14 +68,14 @@ class IndexOf final : public IndexBase {
   }
 
   void count(const Questions& asked, i64* out) const override {
-    in_batches(asked, kMany, [&](const Questions& some, u64 first, Poll& poll) {
+    in_batches(asked, Takes::kOneSearch, [&](const Questions& some, u64 first, Poll& poll) {
       const std::vector<Rows> rows = find(encoded(some), poll);
       for (u64 q = 0; q < some.n; ++q) out[first + q] = static_cast<i64>(total(&rows[q * k()], k()));
     });
   }
 
   void prob(const Questions& asked, i64* out) const override {
-    in_batches(asked, kMany, [&](const Questions& some, u64 first, Poll& poll) {
+    in_batches(asked, Takes::kOneSearch, [&](const Questions& some, u64 first, Poll& poll) {
       const DenseTexts texts = encoded(some);
       const std::vector<Rows> rows = find(texts, poll);
       std::vector<u64> depths(some.n);
@@ -87,7 +89,7 @@ class IndexOf final : public IndexBase {
   }
 
   void longest_suffix(const Questions& asked, i64* out) const override {
-    in_batches(asked, kSome, [&](const Questions& some, u64 first, Poll& poll) {
+    in_batches(asked, Takes::kLongestSuffix, [&](const Questions& some, u64 first, Poll& poll) {
       const Suffixes found = suffixes(some, poll);
       for (u64 q = 0; q < some.n; ++q) {
         out[2 * (first + q)] = static_cast<i64>(found.lengths[q]);
@@ -97,7 +99,7 @@ class IndexOf final : public IndexBase {
   }
 
   void infgram_prob(const Questions& asked, i64* out) const override {
-    in_batches(asked, kSome, [&](const Questions& some, u64 first, Poll& poll) {
+    in_batches(asked, Takes::kLongestSuffix, [&](const Questions& some, u64 first, Poll& poll) {
       const Suffixes found = suffixes(some, poll);
       const std::vector<u64> both = followed(found.rows, found.lengths, some.symbols, poll);
       for (u64 q = 0; q < some.n; ++q) {
@@ -111,7 +113,7 @@ class IndexOf final : public IndexBase {
 
   std::vector<NextSymbols> next(const Questions& asked) const override {
     std::vector<NextSymbols> out(asked.n);
-    in_batches(asked, kMany, [&](const Questions& some, u64 first, Poll& poll) {
+    in_batches(asked, Takes::kOneSearch, [&](const Questions& some, u64 first, Poll& poll) {
       const DenseTexts texts = encoded(some);
       const std::vector<Rows> rows = find(texts, poll);
       for (u64 q = 0; q < some.n; ++q)
@@ -122,7 +124,7 @@ class IndexOf final : public IndexBase {
 
   std::vector<NextSymbols> infgram(const Questions& asked) const override {
     std::vector<NextSymbols> out(asked.n);
-    in_batches(asked, kSome, [&](const Questions& some, u64 first, Poll& poll) {
+    in_batches(asked, Takes::kLongestSuffix, [&](const Questions& some, u64 first, Poll& poll) {
       const Suffixes found = suffixes(some, poll);
       for (u64 q = 0; q < some.n; ++q) {
         out[first + q] = next_of(&found.rows[q * k()], found.lengths[q], poll);
@@ -189,9 +191,8 @@ class IndexOf final : public IndexBase {
   }
 
  private:
-  // Queries whose symbols are held at a time; a longest suffix is many searches.
-  static constexpr u64 kMany = 2048, kSome = 64;
-  static constexpr u64 kFew = 64, kSearchesASuffix = 7;
+  // Searches that are worth a thread; searches whose queries are held at a time.
+  static constexpr u64 kMany = 128, kMost = 2048;
 
   u64 k() const { return shards_.size(); }
   const Shard& at(u64 shard) const {
@@ -234,26 +235,28 @@ class IndexOf final : public IndexBase {
         [&](u64 q, u64 s, u32* out) { encode(*shards_[s], asked.queries[q], out); });
   }
 
-  // Calls f(questions, number of the first one, poll) for at most `size` questions at a time.
-  template <class F>
-  void in_batches(const Questions& asked, u64 size, F f) const {
-    Poll poll;
-    for (u64 first = 0; first < asked.n; first += size) {
-      const i64* symbols = asked.symbols ? asked.symbols + first : nullptr;
-      f(Questions{asked.queries + first, std::min(size, asked.n - first), symbols}, first, poll);
-    }
-    check();
-  }
+  // A question that takes so many searches each.
+  enum class Takes : u64 { kOneSearch = 1, kLongestSuffix = 7 };
 
-  // So many searches are to come. A few are not made to wait for what may not be needed.
-  void expect(u64 searches, Poll& poll) const {
-    if (searches < kFew) return;
-    for (const auto& s : shards_) s->expect(searches, poll);
+  // Calls f(questions, number of the first one, poll) for some of the questions at a time, on several
+  // threads where there are many.
+  template <class F>
+  void in_batches(const Questions& asked, Takes takes, F f) const {
+    const u64 searches = static_cast<u64>(takes);
+    if (asked.n * searches >= kMany) {
+      // A few are not made to wait for what may not be needed.
+      Poll poll;
+      for (const auto& s : shards_) s->expect(asked.n * searches, poll);
+    }
+    in_pieces(asked.n, kMany / searches, kMost / searches, [&](u64 first, u64 end, Poll& poll) {
+      const i64* symbols = asked.symbols ? asked.symbols + first : nullptr;
+      f(Questions{asked.queries + first, end - first, symbols}, first, poll);
+    });
+    check();
   }
 
   // [query][shard]
   std::vector<Rows> find(const DenseTexts& texts, Poll& poll) const {
-    expect(texts.size(), poll);
     std::vector<Find<Shard>> finds;
     finds.reserve(texts.size() * k());
     for (u64 q = 0; q < texts.size(); ++q)
@@ -271,7 +274,6 @@ class IndexOf final : public IndexBase {
     std::vector<Rows> rows;  // [query][shard]
   };
   Suffixes suffixes(const Questions& asked, Poll& poll) const {
-    expect(asked.n * kSearchesASuffix, poll);
     Suffixes out{std::vector<u64>(asked.n), std::vector<Rows>(asked.n * k())};
     longest_suffixes(shards_, encoded(asked), out.lengths.data(), out.rows.data(), poll);
     return out;

@@ -1,7 +1,7 @@
 // All shards of one tier, asked together.
 //
 // Counts add over shards; a longest match is the longest over them. One query steps its shards in
-// lock-step, a batch steps many queries; nothing here starts a thread.
+// lock-step, a batch steps many queries, and a long batch is split over the processors.
 #pragma once
 #include <memory>
 #include <string>

@@ -223,25 +223,27 @@ void MappedFile::advise_random() const {
   if (size_) madvise(base_, size_, MADV_RANDOM);
 }
 
-void MappedFile::warm() const {
-  if (size_) madvise(base_, size_, MADV_WILLNEED);
-  for (u64 offset = 0; offset < size_; offset += kUnit) at(offset, 1);
-}
+void MappedFile::warm(Poll& poll) const { read_through(0, size_, poll); }
 
-void MappedFile::expect(u64 begin, u64 end, u64 reads, Poll& poll) const {
-  // Units in a row that are checked in the time of one by itself: no page fault or cache miss each.
-  constexpr u64 kInARow = 4;
-  const u64 checked = num_checked_.load(std::memory_order_relaxed);
-  if (!table_ || read_through_.load(std::memory_order_relaxed) ||
-      (checked + reads) * kInARow < (end - begin) / kUnit)
-    return;
+void MappedFile::read_through(u64 begin, u64 end, Poll& poll) const {
+  if (begin == end) return;
   const u64 first = begin / kPage * kPage;
   madvise(base_ + first, end - first, MADV_WILLNEED);
   for (u64 offset = first; offset < end; offset += kPage) {
     at(offset, std::min(kPage, end - offset));
     poll(1);
   }
-  read_through_.store(true, std::memory_order_relaxed);
+}
+
+void MappedFile::expect(u64 begin, u64 end, u64 reads, Poll& poll) const {
+  // Units in a row that are checked in the time of one by itself: no page fault or cache miss each.
+  constexpr u64 kInARow = 4;
+  const u64 checked = num_checked_.load(std::memory_order_relaxed);
+  if (!table_ || all_read_.load(std::memory_order_relaxed) ||
+      (checked + reads) * kInARow < (end - begin) / kUnit)
+    return;
+  read_through(begin, end, poll);
+  all_read_.store(true, std::memory_order_relaxed);
 }
 
 }  // namespace unspool

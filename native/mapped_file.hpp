@@ -70,7 +70,7 @@ class MappedFile {
     if (UNSPOOL_UNLIKELY(poisoned_.load(std::memory_order_acquire))) throw_poisoned();
   }
   void advise_random() const;
-  void warm() const;
+  void warm(Poll& poll) const;
   // About so many reads of [begin, end) are to come. Checked one by one they may cost more than the
   // whole range in one go, which is then done.
   void expect(u64 begin, u64 end, u64 reads, Poll& poll) const;
@@ -82,6 +82,7 @@ class MappedFile {
   }
   void fetch_unit(u64 unit) const;
   void check_units(u64 first, u64 last) const;
+  void read_through(u64 begin, u64 end, Poll& poll) const;
   [[noreturn]] void out_of_bounds(u64 offset, u64 length) const;
   [[noreturn]] void throw_poisoned() const;
 
@@ -94,7 +95,7 @@ class MappedFile {
   // A bit a unit, set until it was checked; none is set in a file without checksums.
   std::unique_ptr<std::atomic<u64>[], FreeMemory> pending_;
   mutable std::atomic<u64> num_checked_{0};
-  mutable std::atomic<bool> read_through_{false};  // what `expect` was told about
+  mutable std::atomic<bool> all_read_{false};  // what `expect` was told about
   std::atomic<bool> poisoned_{false};
 };
 

@@ -11,6 +11,7 @@
 #include "binding.hpp"
 #include "container.hpp"
 #include "crc32c.hpp"
+#include "threads.hpp"
 
 using namespace nb::literals;
 
@@ -166,6 +167,8 @@ NB_MODULE(_native, m) {
       "crc32c", [](nb::bytes data, u32 seed) { return crc32c(data.c_str(), data.size(), seed); },
       "data"_a, "seed"_a = 0);
   m.def("set_deadline", &set_deadline, "seconds"_a.none());
+  m.def("num_threads", &num_threads);
+  m.def("set_threads", &set_threads, "threads"_a);
   bind_build(m);
   bind_index(m);
 }

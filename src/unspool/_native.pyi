@@ -44,6 +44,13 @@ def suffix_array(symbols: NDArray[np.uint32], wide: bool = False) -> NDArray[np.
 def set_deadline(seconds: float | None) -> None:
     """Native calls of this thread that run past so many seconds from now raise DeadlineExceeded."""
 
+def num_threads() -> int:
+    """Threads that a long batch is split over: the processors of this process, at most the
+    environment variable UNSPOOL_THREADS."""
+
+def set_threads(threads: int) -> None:
+    """So many threads for long batches, whatever there are processors; 0: as by default."""
+
 class Index:
     """Shards of one tier, opened by mmap (or read into memory) and asked in lock-step."""
 

@@ -327,7 +327,7 @@ class Index:
         return self._core.tokens.to_bytes() if self._core.tokens else None
 
     def warm(self) -> None:
-        """Ask the system to read the parts of the index that every query needs."""
+        """Read, map and check the whole index, so that no query has to wait for that."""
         self._native.warm()
 
     def verify(self) -> VerifyReport:
