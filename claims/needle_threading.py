@@ -36,8 +36,9 @@ CLAIM = Claim(
         Figure("replies judged otherwise than by the released example", "==", 0),
         Figure("replies compared", "report"),
         Figure("replies on which the released example ends with an exception", "report"),
-        Figure("500 samples of 128k tokens", "<=", 60, unit="s"),
-        Figure("of that without counting tokens", "report", unit="s"),
+        Figure("500 samples of 128k tokens, processor time", "<=", 60, unit="s"),
+        Figure("the same by the clock", "report", unit="s"),
+        Figure("of that without counting tokens, processor time", "report", unit="s"),
         Figure("longest of every eleventh of them", "<=", TOKENS, unit="tokens"),
         Figure("shortest of every eleventh of them", "report", unit="tokens"),
         Figure("characters a token, prose, SmolLM2", "report"),
@@ -90,8 +91,9 @@ def run(ctx: Context) -> Measured:
             "replies judged otherwise than by the released example": judged["different"],
             "replies compared": REPLIES,
             "replies on which the released example ends with an exception": judged["exceptions"],
-            "500 samples of 128k tokens": speed["seconds"],
-            "of that without counting tokens": speed["made"],
+            "500 samples of 128k tokens, processor time": speed["processor"],
+            "the same by the clock": speed["seconds"],
+            "of that without counting tokens, processor time": speed["made"],
             "longest of every eleventh of them": speed["longest"],
             "shortest of every eleventh of them": speed["shortest"],
             "characters a token, prose, SmolLM2": speed["prose"],
@@ -230,7 +232,7 @@ def time_generation() -> dict[str, Any]:
 
     task = needles.TASKS["single_needle"]
     kept: list[str] = []
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     pairs = 0
     for number, sample in enumerate(
         task.samples(LengthLevel("tokens", TOKENS), SAMPLES, size=size)
@@ -239,13 +241,21 @@ def time_generation() -> dict[str, Any]:
         if number % 11 == 0:  # every depth
             parts = sample.parts
             kept.append(parts.context + parts.query + parts.answer_prefix)
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - busy
     counted = [size(prompt) for prompt in kept]
-    started = time.perf_counter()
+    busy = time.process_time()
     for seed in range(SAMPLES):
         needles.make("single_needle", pairs=pairs, depth=0.5, seed=seed)
-    made = time.perf_counter() - started
+    made = time.process_time() - busy
     prose = "\n".join(document.text for document in language_reference())
     (row,) = needles.tokenizer_table({"smollm2": lambda s: tokenizer.encode(s).ids}, prose)
-    return {"seconds": seconds, "made": made, "longest": max(counted), "shortest": min(counted),
-            "counted": len(counted), "prose": row.prose, "uuids": row.uuids}  # fmt: skip
+    return {
+        "seconds": seconds,
+        "processor": processor,
+        "made": made,
+        "longest": max(counted),
+        "shortest": min(counted),
+        "counted": len(counted),
+        "prose": row.prose,
+        "uuids": row.uuids,
+    }
