@@ -24,13 +24,13 @@ class ServerSettings:
     """Further names under which the service is reached, as browsers send them in `Host`."""
     workers: int = 1
     """Processes that answer. Each opens the indexes by mmap, and loads a model of its own."""
-    search_seconds: float = 5.0
+    search_seconds: int | float = 5.0
     """Most time of one search, waiting included."""
-    generate_seconds: float = 600.0
+    generate_seconds: int | float = 600.0
     """Most time that a model writes one answer."""
-    wait_seconds: float = 120.0
+    wait_seconds: int | float = 120.0
     """Most time that a request waits for the model."""
-    body_seconds: float = 30.0
+    body_seconds: int | float = 30.0
     """Most time that a client may take to send a request."""
     max_body: int = 16 * MIB
     """Most bytes of a request to the API."""
@@ -38,7 +38,7 @@ class ServerSettings:
     """Most bytes of a text given to the reading page."""
     max_waiting: int = 256
     """Most searches, and most questions to the model, that wait; more are put off with 503."""
-    reload_seconds: float = 1.0
+    reload_seconds: int | float = 1.0
     """How often the directories of the indexes are looked at."""
 
     def __post_init__(self) -> None:

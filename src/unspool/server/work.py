@@ -31,7 +31,7 @@ _SMOOTHING = 0.02
 class Work:
     """Runs searches of one process."""
 
-    def __init__(self, seconds: float, most_waiting: int) -> None:
+    def __init__(self, seconds: int | float, most_waiting: int) -> None:
         self.seconds = seconds
         self.waiting = 0
         self._most = most_waiting
@@ -71,7 +71,7 @@ class Work:
             _native.set_deadline(None)
             self._average += (time.perf_counter() - started - self._average) * _SMOOTHING
 
-    def check(self, estimate: float, hint: str) -> float:
+    def check(self, estimate: int | float, hint: str) -> float:
         """Refuse a search that has no chance to end in time; returns the estimate."""
         if estimate > self.seconds:
             raise ServiceError(
