@@ -50,6 +50,9 @@ _TASKS = {
         "2wikimqa gov_report hotpotqa lcc multi_news multifieldqa_en passage_count "
         "passage_retrieval_en qasper repobench-p samsum trec triviaqa"
     ),
+    "longbench-retrieved": (
+        "2wikimqa dureader hotpotqa multifieldqa_en multifieldqa_zh musique narrativeqa qasper"
+    ),
     "longbench-twin": "lcc passage_count passage_retrieval repobench-p",
     "longbench-v2": "all",
     "m4le": (

@@ -66,11 +66,16 @@ def test_six_data_sets_are_never_wrapped_and_all_keep_both_ends() -> None:
     assert {t.spec.limit_rule for t in lb.TASKS.values()} == {"thousands"}
 
 
-@pytest.mark.parametrize("name", ["longbench", "longbench-e", "longbench-twin", "longbench-v2"])
+@pytest.mark.parametrize(
+    "name", ["longbench", "longbench-e", "longbench-retrieved", "longbench-twin", "longbench-v2"]
+)
 def test_every_task_is_registered(name: str) -> None:
     found = find_tasks(name)
-    wanted = {"longbench": 21, "longbench-e": 13, "longbench-twin": 4, "longbench-v2": 1}[name]
-    assert len(found) == wanted
+    assert [len(found)] == [
+        n
+        for key, n in {"": 21, "-e": 13, "-retrieved": 8, "-twin": 4, "-v2": 1}.items()
+        if name == f"longbench{key}"
+    ]
     for each in found:
         assert task(each.spec.name) is each
         assert each.metric.id == each.spec.metric
@@ -502,6 +507,31 @@ def test_chunks_hold_the_whole_text(text: str, size: int) -> None:
 )
 def test_units(text: str, wanted: int) -> None:
     assert passages.units(text) == wanted
+
+
+def test_retrieved_contexts_are_the_best_chunks_best_first(tmp_path: Path) -> None:
+    pytest.importorskip("bm25s")
+    sentences = [f"Sentence {i} speaks of nothing much at all here. " * 20 for i in range(12)]
+    sentences[4] = "The harbour master of Ystad keeps bees. " * 20
+    row = {**RECORD, "context": "".join(sentences), "input": "Who keeps bees in Ystad?"}
+    path = write_lines(tmp_path / "hotpotqa.jsonl", [row, {**row, "input": "zzz"}])
+    source = Source(kind="release", path=str(path))
+    found, other = lb.RETRIEVED_TASKS["hotpotqa"].samples(None, 5, source=source)
+    assert found.meta["chunks_kept"] == 7
+    assert found.meta["chunks"] > 7
+    assert "bees" in found.parts.context[:1500]
+    assert found.parts.context.count("bees") == 20
+    assert len(found.parts.context) < len(row["context"])
+    assert other.parts.context == row["context"][: len(other.parts.context)]  # nothing matches
+    plain = next(iter(lb.TASKS["hotpotqa"].samples(None, 1, source=source)))
+    assert plain.parts.context == row["context"]
+
+
+def test_a_text_of_one_chunk_is_shown_whole() -> None:
+    task_of = lb.RETRIEVED_TASKS["qasper"]
+    assert isinstance(task_of, lb.LongBenchTask)
+    assert task_of.shown("Short.", "What?") == ("Short.", {"chunks": 1, "chunks_kept": 1})
+    assert task_of.shown("", "What?") == ("", {"chunks": 0, "chunks_kept": 0})
 
 
 # --------------------------------------------------------------------------------------- v2

@@ -54,6 +54,11 @@ def units(text: str) -> int:
     return len(_UNIT.findall(text))
 
 
+def unit_list(text: str) -> list[str]:
+    """Those words and characters, in lower case."""
+    return _UNIT.findall(text.lower())
+
+
 def chunks(text: str, size: int = 200) -> list[str]:
     """The text as runs of sentences of at most `size` units, unless one sentence is longer."""
     found: list[str] = []

@@ -71,16 +71,21 @@ class LongBenchTask(Task):
             if DATASETS[self.dataset].kind == "classification" and not classes:
                 raise InputError(f"{where} has no 'all_classes', the labels it is scored with.")
             length = int(record.get("length", 0))
+            context, note = self.shown(field(record, "context", str, where), question)
             unit = "chars" if DATASETS[self.dataset].language == "zh" else "words"
             yield Sample(
                 id=str(record.get("_id") or number),
-                parts=parts(self.template, field(record, "context", str, where), question),
+                parts=parts(self.template, context, question),
                 references=tuple(map(str, field(record, "answers", list, where))),
                 lengths={unit: length} if length else {},
                 language=self.spec.language,
                 classes=classes,
-                meta={"length": length} if length else {},
+                meta={**({"length": length} if length else {}), **note},
             )
+
+    def shown(self, context: str, question: str) -> tuple[str, dict[str, int]]:
+        """What of a record's context the model is given, and what the sample notes of it."""
+        return context, {}
 
     def read_predictions(self, path: Path) -> Iterator[Prediction]:
         """The JSON lines that `pred.py` writes: pred, answers, all_classes, length."""
