@@ -57,7 +57,7 @@ def questions(text: bytes, width: int = 1) -> list[Callable[[_native.Index], Any
     batch = [query(raw, width) for raw in QUERIES]
     asked += [
         lambda ix: ix.count_batch(batch),
-        lambda ix: ix.count_batch(batch * 12),  # so many that the file is read through first
+        lambda ix: ix.count_batch(batch * 20),  # so many that the file is read through first
         lambda ix: ix.longest_matches(traced),
         lambda ix: ix.section(0, "meta"),
         lambda ix: ix.document_lengths(0),
