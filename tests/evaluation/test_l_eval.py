@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claims._hard_texts import text as hard_text
-from unspool.errors import ConfigError, InputError, MissingData, OverflowPolicyError
+from unspool.errors import BackendError, ConfigError, InputError, MissingData, OverflowPolicyError
 from unspool.evaluation.spec import LengthLevel, Parts, Response, Room, Sample, Source
 from unspool.evaluation.tasks import find_tasks, task
 from unspool.evaluation.tasks import l_eval as le
@@ -403,6 +403,34 @@ def test_system_sentences_differ_where_the_release_s_do() -> None:
 def test_missing_data_says_where_it_is() -> None:
     with pytest.raises(MissingData, match=r"Closed-ended-tasks/tpo\.jsonl of github:OpenLMLab"):
         list(le.TASKS["tpo"].samples(None, 1))
+
+
+def test_the_pinned_commit_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import urllib.request
+
+    asked: list[str] = []
+
+    def answer(address: str, timeout: float) -> io.BytesIO:
+        asked.append(address)
+        return io.BytesIO(json.dumps(DOCUMENT).encode() + b"\n")
+
+    monkeypatch.setenv("UNSPOOL_DATA", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    source = Source(kind="release", path="hub")
+    for _ in range(2):
+        assert len(list(le.TASKS["tpo"].samples(None, 9, source=source))) == 2
+    assert asked == [
+        "https://raw.githubusercontent.com/OpenLMLab/LEval/"
+        f"{facts.REVISION}/LEval-data/Closed-ended-tasks/tpo.jsonl"
+    ]
+
+    def refuse(address: str, timeout: float) -> io.BytesIO:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(BackendError, match=r"no route to host\. Download it"):
+        list(le.TASKS["quality"].samples(None, 9, source=source))
 
 
 @pytest.mark.parametrize(("name", "kept"), [("quality", "w0 w1"), ("codeU", "w1998 w1999")])

@@ -169,6 +169,15 @@ def test_set_f1(prediction: str, reference: str, wanted: Fraction) -> None:
     assert f1.set_f1(prediction, reference) == pytest.approx(float(wanted), abs=1e-15)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.text("ab", max_size=2), min_size=1), st.lists(st.text("ab", max_size=2), min_size=1)
+)
+def test_set_f1_is_dice(prediction: list[str], reference: list[str]) -> None:
+    a, b = set(prediction), set(reference)
+    assert f1.set_f1(prediction, reference) == pytest.approx(2 * len(a & b) / (len(a) + len(b)))
+
+
 # Prediction, reference, labels, score: "kept" is what the pruning walk leaves of the labels found.
 LABELS = [
     ("", "dog", ["dog"], 0),
