@@ -86,6 +86,7 @@ def levels(**means: float) -> dict[int, list[float]]:
         (levels(l250=60, l500=70, l1000=50, l2000=59.5, l4000=59.4), "nolima", False, 2000),
         (levels(l250=60, l500=70, l1000=50, l2000=60), "nolima", True, 500),
         (levels(l2000=90, l4000=90), "nolima", True, None),
+        (levels(l500=0, l2000=0, l4000=0), "nolima", True, None),
         (levels(l256=50, l512=50, l4096=42.5), "nolima", True, 4096),
         (levels(l1000=75, l2000=74.9), "threshold:75", True, 1000),
         (levels(l1000=10), "threshold:75", True, None),

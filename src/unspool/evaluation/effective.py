@@ -120,6 +120,8 @@ def _longest(
         if base is None:
             return None, None, None
         threshold = _SHARE * base
+        if base <= 0:  # nothing is done at any length, so no length is effective
+            return None, threshold, base
     longest = None
     for length in sorted(means):
         if means[length] >= threshold - 1e-9:
@@ -137,7 +139,8 @@ def _longest_of_draws(
         base = levels <= _BASE
         if not base.any():
             return np.zeros(draws.shape[1], dtype=np.int64)
-        needed: NDArray[np.float64] | float = _SHARE * draws[base].max(axis=0)
+        best = draws[base].max(axis=0)
+        needed: NDArray[np.float64] | float = np.where(best > 0, _SHARE * best, np.inf)
     else:
         needed = fixed
     passes = draws >= needed - 1e-9

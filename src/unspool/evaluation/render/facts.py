@@ -85,5 +85,10 @@ def length_text(value: int | None) -> str:
     return "none" if value is None else f"{value:,}"
 
 
+def range_text(low: int | None, high: int | None) -> str:
+    """An interval of lengths; None is below the shortest."""
+    return length_text(low) if low == high else f"{length_text(low)} to {length_text(high)}"
+
+
 def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -22,6 +22,7 @@ from unspool.evaluation.render.facts import (
     interval,
     length_text,
     p_text,
+    range_text,
     sorted_levels,
 )
 from unspool.evaluation.render.markup import anchor, section, table, text
@@ -78,14 +79,13 @@ def _scores(data: dict[str, Any]) -> str:
     rows = []
     for name, found in data["tasks"].items():
         cell = found["overall"]
-        official = cell["metric"].get("score")
         rows.append(
             [
                 f'<a href="#{anchor("task", name)}">{text(name)}</a>',
                 f"{cell['n']:,}",
                 f"<b>{cell['mean']:.1f}</b>",
                 interval(cell),
-                "" if official is None else f"{official:g}",
+                _official(cell["metric"]),
                 f"{cell['truncated_samples']:,}",
                 f"{cell['stopped_by_length']:,}",
             ]
@@ -110,7 +110,7 @@ def _effective(data: dict[str, Any]) -> str:
             text(name),
             text(each["rule"]),
             f"<b>{length_text(each['length'])}</b>",
-            f"{length_text(each['low'])} to {length_text(each['high'])}",
+            range_text(each["low"], each["high"]),
             "" if each["threshold"] is None else f"{each['threshold']:.1f}",
         ]
         for name, found in data["tasks"].items()
@@ -150,21 +150,31 @@ def _task(name: str, found: dict[str, Any], swap: bool) -> str:
             f"{cell['n']:,}",
             f"{cell['mean']:.1f}",
             interval(cell),
-            _others(cell["metric"]),
+            _official(cell["metric"]),
             f"{cell['truncated_samples']:,}",
             f"{cell['truncated_tokens']:,}",
+            _others(cell["metric"]),
         ]
         for level, cell in levels
     ]
     columns = ["level", "n", "score", "95%", "official", "prompts cut", "tokens cut"]
+    if any(row[-1] for row in rows):
+        columns.append("also")
+    else:
+        rows = [row[:-1] for row in rows]
     return "".join(parts) + table(columns, rows)
 
 
+def _official(metric: dict[str, Any]) -> str:
+    """The benchmark's own main number, with its own rounding."""
+    value = metric.get("score")
+    return "" if value is None else f"{value:g}"
+
+
 def _others(metric: dict[str, Any]) -> str:
-    """The benchmark's own numbers: the main one bare, the rest with their names."""
-    shown = {k: f"{v:g}" for k, v in metric.items() if v is not None}
-    main = shown.pop("score", "")
-    return text(", ".join([main, *(f"{k} {v}" for k, v in shown.items())]))
+    """Its other numbers with their names."""
+    shown = (f"{k} {v:.4g}" for k, v in metric.items() if k != "score" and v is not None)
+    return text(", ".join(shown))
 
 
 def _comparison(report: Report, other: Path) -> str:
@@ -246,7 +256,13 @@ def _cost(report: Report) -> str:
         ]
     ]
     columns = ["task", "level", "requests", "tokens read", "cached", "written", "seconds"]
-    return table([*columns, "MiB at most", "price"], rows)
+    columns += ["MiB at most", "price"]
+    if len(rows) < 8:
+        return table(columns, rows)
+    return (
+        table(columns, rows[:1])
+        + f"<details><summary>by task and level</summary>{table(columns, rows[1:])}</details>"
+    )
 
 
 def _in_order(report: Report, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -275,8 +291,8 @@ def _facts(data: dict[str, Any]) -> str:
     ]
     columns = ["task", "version", "prompts", "chat template", "metric", "data", "licence"]
     packages = ", ".join(f"{name} {version}" for name, version in sorted(data["packages"].items()))
-    settings = ", ".join(
-        f"{name} {value}"
+    settings = "; ".join(
+        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in sorted(data["settings"].items())
         if value not in (None, [])
     )

@@ -13,6 +13,7 @@ from unspool.evaluation.render.facts import (
     interval,
     length_text,
     p_text,
+    range_text,
     sorted_levels,
 )
 from unspool.evaluation.report import Report
@@ -55,7 +56,7 @@ def to_markdown(report: Report, *, compare: Path | None = None, swap: bool = Fal
             task,
             each["rule"],
             length_text(each["length"]),
-            f"{length_text(each['low'])} to {length_text(each['high'])}",
+            range_text(each["low"], each["high"]),
             "" if each["threshold"] is None else f"{each['threshold']:.1f}",
         ]
         for task, found in data["tasks"].items()
