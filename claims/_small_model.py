@@ -9,7 +9,7 @@ from typing import Any
 
 
 @cache
-def model() -> Any:
+def model(dtype: str = "float32") -> Any:
     """SmolLM2-135M-Instruct; the beginning that prompts share is read once."""
     from unspool import load_model
     from unspool.backends.prefix import keep_prefixes

