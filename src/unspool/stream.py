@@ -315,7 +315,7 @@ class Stream:
 
         size = self.extension.prefill_chunk
         with torch.inference_mode():
-            while len(self._pending) >= size:
+            while len(self._pending) > size:  # what is left is never nothing
                 self._check_room(0)
                 self._forward(self._pending[:size])
                 del self._pending[:size]
