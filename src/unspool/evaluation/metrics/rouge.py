@@ -57,26 +57,41 @@ def rouge_l(prediction: str, reference: str, *, recursion_limit: int | None = No
     if not hypotheses or not references:
         return None
     sets = [set(words) for words in hypotheses]
+    given, wanted = set().union(*sets), set().union(*references)
     most = None if recursion_limit is None else recursion_limit - FRAMES
+    if most is not None and _too_long(references, hypotheses, most):
+        return None
     union: set[str] = set()
+    left = given & wanted  # in both texts, not in the union yet
     for words in references:
         known = set(words)
+        new = known & left
+        if not new:
+            continue
         for hypothesis, others in zip(hypotheses, sets, strict=True):
-            if most is not None and len(words) + len(hypothesis) > most:
-                path = lcs_path(words, hypothesis)
-                if path.steps > most:
-                    return None
-                union.update(path.items)
+            if new.isdisjoint(others):
                 continue
             shared = known & others
-            if shared <= union:
-                continue
             if len(shared) == 1:
-                union |= shared
-                continue
-            # Words of the prediction that the reference lacks never turn the path: it passes left.
-            union.update(lcs_path(words, [w for w in hypothesis if w in shared]).items)
-    return _rouge(len(union), len(set().union(*references)), len(set().union(*sets)))
+                found = shared
+            else:
+                # Words that only the prediction has never turn the path: it passes them leftwards.
+                found = set(lcs_path(words, [w for w in hypothesis if w in shared]).items)
+            union |= found
+            new -= found
+        left -= union
+    return _rouge(len(union), len(wanted), len(given))
+
+
+def _too_long(references: list[list[str]], hypotheses: list[list[str]], most: int) -> bool:
+    """Whether the path of any pair of sentences takes more steps than that."""
+    if max(map(len, references)) + max(map(len, hypotheses)) <= most:
+        return False
+    return any(
+        len(words) + len(hypothesis) > most and lcs_path(words, hypothesis).steps > most
+        for words in references
+        for hypothesis in hypotheses
+    )
 
 
 def rouge_l_zh(prediction: str, reference: str) -> Rouge | None:
