@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -29,6 +29,7 @@ def load_model(
     dtype: str | None = None,
     device: str = "auto",
     method: str | None = None,
+    weights: Literal["same", "int8"] | None = None,
 ) -> LanguageModel:
     """Load a language model.
 
@@ -44,6 +45,8 @@ def load_model(
         device: "auto" (CUDA if there is one, else the CPU) or a torch device.
         method: How it reads past its window, as `extend` takes it: "lm-infinite", "infllm:top_k=8",
             "snapkv+think". Not for endpoints.
+        weights: How tokens are written, as `extend` takes it: "int8" is two to three times faster
+            on a CPU and nearly the same numbers.
 
     Raises:
         ConfigError: An argument has a value that cannot work.
@@ -51,10 +54,10 @@ def load_model(
         BackendError: The model cannot be had or read, or the endpoint does not answer.
         MissingExtra: A package of `unspool[read]` is not installed.
     """
-    if endpoint is not None and method is not None:
+    if endpoint is not None and (method is not None or weights is not None):
         raise ConfigError(
-            f"method={method!r} changes a model from inside, and an endpoint cannot be changed. "
-            f"Load the model here, or leave the method out."
+            f"method={method!r} and weights={weights!r} change a model from inside, and an "
+            f"endpoint cannot be changed. Load the model here, or leave them out."
         )
     if endpoint is not None:
         from unspool.backends.endpoint import EndpointModel
@@ -77,15 +80,17 @@ def load_model(
         loaded: Any = load_embedded(packaged, dtype=kind, device=place)
     else:
         loaded = _pretrained(name, torch, kind, place)
-    return loaded if method is None else _extended(loaded, method)
+    if method is None and weights is None:
+        return loaded  # type: ignore[no-any-return]  # both branches give a LanguageModel
+    return _extended(loaded, method or "dense", weights)
 
 
-def _extended(loaded: Any, method: str) -> LanguageModel:
+def _extended(loaded: Any, method: str, weights: Literal["same", "int8"] | None) -> LanguageModel:
     """The same model, reading through `extend`."""
     from unspool.backends.transformers import TransformersModel
     from unspool.extend import extend
 
-    extension = extend(loaded.model, method, tokenizer=loaded.tokenizer)
+    extension = extend(loaded.model, method, tokenizer=loaded.tokenizer, weights=weights)
     if extension.prompt_method is not None:
         extension.remove()
         raise ConfigError(

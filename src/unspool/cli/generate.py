@@ -7,7 +7,7 @@ import json as json_module
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -59,6 +59,7 @@ def generate(
     method: str = "dense",
     max_tokens: int = 64,
     chat: bool = False,
+    weights: Literal["same", "int8"] | None = None,
     resume: Annotated[Path | None, Parameter(name="--resume")] = None,
     json: bool = False,
 ) -> None:
@@ -71,6 +72,8 @@ def generate(
             comes with the package.
         method: How to read past the window: NAME or NAME:KEY=VALUE,…; several joined by +.
         max_tokens: Most tokens to write.
+        weights: Write through a leaner step: same, or int8 (8 bits a weight), which is two to three
+            times faster on a CPU and nearly the same numbers.
         chat: Wrap text and prompt in the model's chat template, as one turn of the user.
         resume: A folder where reading is saved every two minutes; the same command goes on there.
         json: Print one JSON object.
@@ -82,7 +85,7 @@ def generate(
     from unspool.extend import extend
 
     started = time.perf_counter()
-    with extend(loaded.model, method, tokenizer=loaded.tokenizer) as extension:
+    with extend(loaded.model, method, tokenizer=loaded.tokenizer, weights=weights) as extension:
         if extension.prompt_method is not None:
             answer = extension.ask(text, prompt, max_new_tokens=max_tokens)
             written, usage = answer.text, answer.usage.to_json()
