@@ -41,7 +41,10 @@ CAPITALS: tuple[tuple[str, str], ...] = tuple(
 )
 """Country and capital."""
 
-_SYLLABLES = "ba bel cor da dun el fen gar hal ith jor kel lor mar nor ost pel quen ras sel tor ul vel wen yar zan"  # noqa: E501 - one list
+_SYLLABLES = (
+    "bal bel cor da dun el fen gar hal ith jor kel lor mar nor ost pel quen ras sel tor ul vel wen "
+    "yar zan"
+)
 _ENDINGS = {"place": "dor mar ven holm stad ria", "town": "burg ton mouth ford ham wick"}
 
 

@@ -7,6 +7,7 @@ rows, the scoring rules, and the effective length contour.
 from __future__ import annotations
 
 from unspool.evaluation.tasks.base import Task
+from unspool.evaluation.tasks.needle_threading.config import DEPTHS, NeedleConfig
 from unspool.evaluation.tasks.needle_threading.contour import (
     Contour,
     effective_length,
@@ -14,8 +15,6 @@ from unspool.evaluation.tasks.needle_threading.contour import (
 )
 from unspool.evaluation.tasks.needle_threading.data import load
 from unspool.evaluation.tasks.needle_threading.haystack import (
-    DEPTHS,
-    NeedleConfig,
     NeedleRow,
     build,
     make,

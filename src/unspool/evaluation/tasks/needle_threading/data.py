@@ -21,7 +21,8 @@ from unspool.errors import InputError, MissingData
 from unspool.evaluation.spec import Parts, Prediction, Release, Response, Sample
 from unspool.evaluation.tasks import _release
 from unspool.evaluation.tasks._release import HUB
-from unspool.evaluation.tasks.needle_threading.haystack import NeedleRow, NeedleTask
+from unspool.evaluation.tasks.needle_threading.config import NeedleTask
+from unspool.evaluation.tasks.needle_threading.haystack import NeedleRow
 from unspool.evaluation.tasks.needle_threading.metric import read_literal
 
 FILES: dict[str, str] = {

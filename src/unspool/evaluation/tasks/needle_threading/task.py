@@ -31,14 +31,8 @@ from unspool.evaluation.spec import (
 from unspool.evaluation.tasks._fit import Fitter
 from unspool.evaluation.tasks.base import GENERATED, Task
 from unspool.evaluation.tasks.needle_threading import data
-from unspool.evaluation.tasks.needle_threading.haystack import (
-    PAIR_CHARS,
-    NeedleConfig,
-    NeedleRow,
-    NeedleTask,
-    build,
-    question,
-)
+from unspool.evaluation.tasks.needle_threading.config import PAIR_CHARS, NeedleConfig, NeedleTask
+from unspool.evaluation.tasks.needle_threading.haystack import NeedleRow, build, question
 from unspool.evaluation.tasks.needle_threading.metric import Found
 from unspool.evaluation.tasks.needle_threading.solve import read_pairs
 
