@@ -46,8 +46,8 @@ CLAIM = Claim(
     setup=(
         "SmolLM2-135M-Instruct (float32 on the CPU, bfloat16 on a GPU), trained window 8,192; the "
         "Python language reference and manual pages, 32,768 tokens in one pass; L = 4,096, G = 16. "
-        "Written tokens go through the lean step, dense and Λ alike. Passkey: prompts of 12,288 and "
-        "16,384 tokens (6 on the CPU, 50 on a GPU), depths spread, greedy, Wilson interval."
+        "Written tokens go through the lean step, dense and Λ alike. Passkey: prompts of 12,288 "
+        "and 16,384 tokens (6 on the CPU, 50 on a GPU), depths spread, greedy, Wilson interval."
     ),
     packages=PACKAGES,
     code=CODE,
