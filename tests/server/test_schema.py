@@ -67,7 +67,8 @@ def test_schemathesis_finds_nothing(index_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
-    app = make_app(ServerSettings(), {"main": (index_dir,)}, ScriptedModel(echo, window=4096))
+    settings = ServerSettings(search_seconds=120, body_seconds=120)  # a busy machine is no finding
+    app = make_app(settings, {"main": (index_dir,)}, ScriptedModel(echo, window=4096))
     limits = ["--max-examples", "20", "-w", "1", "--seed", "1"]
     program = Path(sys.executable).with_name("schemathesis")
     with listening(app) as address:
