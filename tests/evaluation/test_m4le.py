@@ -431,6 +431,13 @@ def test_twins_take_folders_of_classes_or_labelled_lines(tmp_path: Path) -> None
         list(twin.samples(level, 1, source=Source(path=str(tmp_path / "texts")), size=words))
 
 
+def test_lines_without_text_are_explained_in_the_task_s_words(tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "texts.jsonl", [{"body": "a", "label": "b"}])
+    twin = task("m4le-twin/explicit-single")
+    with pytest.raises(InputError, match="under 'text' and its class under 'label'"):
+        list(twin.samples(LengthLevel("words", 300), 1, source=Source(path=str(lines))))
+
+
 @pytest.mark.parametrize("ability", ABILITIES)
 def test_twins_need_no_source(ability: str) -> None:
     twin = task(f"m4le-twin/{ability}")

@@ -31,6 +31,7 @@ from unspool.evaluation.tasks.m4le.convert import Converter, Labelled
 from unspool.evaluation.tasks.m4le.facts import ABILITIES, Kind
 from unspool.evaluation.tasks.m4le.metric import M4LEMetric
 from unspool.evaluation.tasks.m4le.wording import EN
+from unspool.types import Document
 
 LEVELS = tuple(LengthLevel("words", n, lower=n // 2) for n in (256, 512, 1000, 2000))
 _PACKAGES = frozenset({
@@ -80,7 +81,7 @@ def labelled(source: Source, *, whole: bool = False) -> list[Labelled]:
     if source.path is None:
         return list(_modules() if whole else _docstrings())
     found = []
-    for document in read_documents(source.path):
+    for document in _documents(source.path):
         label = document.meta.get("label")
         if label is None and "/" in document.id:
             label = document.id.partition("/")[0]
@@ -105,6 +106,18 @@ def _standard() -> Iterator[tuple[str, str]]:
         package = name.partition("/")[0].removesuffix(".py")
         if package in _PACKAGES:
             yield package, text
+
+
+def _documents(path: str) -> Iterator[Document]:
+    try:
+        yield from read_documents(path)
+    except InputError as error:
+        if "no field 'text'" not in str(error):
+            raise
+        raise InputError(
+            f"{path} should hold JSON lines with a text under 'text' and its class under 'label'; "
+            f"a line has no 'text'. From Python, convert(text=, label=) takes other names."
+        ) from error
 
 
 @cache
