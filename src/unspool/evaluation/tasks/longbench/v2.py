@@ -47,7 +47,7 @@ _GROUPS = ("easy", "hard", "short", "medium", "long")
 _RELEASE = Release(
     dataset="THUDM/LongBench-v2",
     files=("data.json",),
-    revision="",
+    revision="2b48e494f2c7a2f0af81aae178e05c7e1dde0fe9",
     schema={
         "_id": "str",
         "domain": "str",
@@ -60,7 +60,7 @@ _RELEASE = Release(
         "context": "str",
     },
     licence="Apache-2.0",
-    note="The revision is not pinned. The file is one JSON list; JSON lines are read too.",
+    note="The file is one JSON list; JSON lines are read too.",
 )
 
 
