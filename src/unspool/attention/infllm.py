@@ -287,50 +287,45 @@ class BlockLookUp:
         near_q = rotation(q, lane.read - queries - lane.base)
         near_k, near_v = lane.near()
         near = near_tiles(queries, before, local)
-        # What is new, and what is far: the rest of the window is added with its probabilities.
-        fused = near
-        if _writes_out(q, self.scoring):
-            fused = [tile for tile in near if tile.shape == "lower"]
-        parts = attend_tiles(near_q, near_k, near_v, fused, scale=scale)
+        written, kernel = _divide(near, q, self.scoring)
+        parts = attend_tiles(near_q, near_k, near_v, kernel, scale=scale)
+        rest: list[tuple[Tensor, Tensor, Tensor, list[Tile], Tensor | None]] = []
         far_q = None
         if before + queries > local:
             far_q = rotation.at_one(q, local - 1)
             if rotation.factor != 1.0:
                 far_q = rotation.at_one(far_q, 0)  # the factor of the keys, which stay raw
             lane.look_up(far_q)
-            parts += self._far(lane, far_q, far_tiles(queries, before, local), scale)
+            far = far_tiles(queries, before, local)
+            past = far[0].columns.stop if far and far[0].shape == "full" else 0
+            far_k, far_v = lane.far(past)
+            everyone = Tile(slice(0, queries), slice(0, far_k.shape[2]))
+            if everyone.size and written and q.dtype.itemsize < 4:
+                rest.append((far_q, far_k, far_v, [everyone], None))
+            elif everyone.size:
+                parts += attend_tiles(far_q, far_k, far_v, [everyone], scale=scale)
+            if triangle := [tile for tile in far if tile.shape != "full"]:
+                assert lane.window.k is not None
+                parts += attend_tiles(far_q, lane.window.k, near_v, triangle, scale=scale)
         out, lse = join(parts, q)
         received = near_k.new_zeros(*q.shape[:2], near_k.shape[2], dtype=lse.dtype)
-        rest = [tile for tile in near if tile not in fused]
-        if rest:
-            kept = received if self.scoring == "prob" else None
-            added = add_tiles(near_q, near_k, near_v, rest, out, lse, scale=scale, received=kept)
-            if added is None:
-                parts = attend_tiles(near_q, near_k, near_v, rest, scale=scale)
-                out, lse = join([Part(slice(0, queries), out, lse), *parts], q)
-                received.zero_()
-                fused = near
-            else:
-                out, lse = added
+        if written:
+            rest.append((near_q, near_k, near_v, written, received))
+        for queries_, keys, values, tiles, gained in rest:
+            added = add_tiles(queries_, keys, values, tiles, out, lse, scale=scale, received=gained)
+            if added is None:  # an exponential overflowed
+                parts = attend_tiles(queries_, keys, values, tiles, scale=scale)
+                added = join([Part(slice(0, queries), out, lse), *parts], q)
+                if gained is not None:
+                    gained.copy_(mass_tiles(queries_, keys, added[1], tiles, scale=scale))
+            out, lse = added
         if self.scoring == "prob":
-            lane.score(received + mass_tiles(near_q, near_k, lse, fused, scale=scale))
+            lane.score(received + mass_tiles(near_q, near_k, lse, kernel, scale=scale))
         else:
             lane.score(sum_tiles(near_q, near_k, near))
         if far_q is not None and lane.residents and self.settings.policy == "lru-s":
             self._credit(lane, far_q, lse, scale)
         return out
-
-    def _far(self, lane: Lane, far_q: Tensor, far: list[Tile], scale: float) -> list[Part]:
-        """First tokens, blocks at hand, and tokens of the window that are far by now."""
-        window = lane.window
-        assert window.k is not None
-        assert window.v is not None
-        past = far[0].columns.stop if far and far[0].shape == "full" else 0
-        k, v = lane.far(past)
-        everyone = Tile(slice(0, far_q.shape[2]), slice(0, k.shape[2]))
-        parts = attend_tiles(far_q, k, v, [everyone] if everyone.size else [], scale=scale)
-        triangle = [tile for tile in far if tile.shape != "full"]
-        return parts + attend_tiles(far_q, window.k, window.v, triangle, scale=scale)
 
     def _credit(self, lane: Lane, far_q: Tensor, lse: Tensor, scale: float) -> None:
         """Tell the policy how much attention the blocks at hand received."""
@@ -375,11 +370,17 @@ def retrieved(cache: UnspoolCache, row: int = 0) -> list[Retrieved]:
     return [Retrieved(position, found[position]) for position in sorted(found)]
 
 
-def _writes_out(q: Tensor, scoring: Scoring) -> bool:
-    """Whether the window is attended by products written out: on a CPU, for many queries, where
-    the fused kernel is slower, or its probabilities are needed."""
+def _divide(near: list[Tile], q: Tensor, scoring: Scoring) -> tuple[list[Tile], list[Tile]]:
+    """Tiles of the window that are attended by products written out, and by the kernel.
+
+    On a CPU the kernel keeps no probabilities, and in half precision it is slower, so it takes what
+    is new only: the others are taken relative to it.
+    """
     many = q.device.type == "cpu" and q.shape[2] >= _MANY_QUERIES
-    return many and (scoring == "prob" or q.dtype.itemsize < 4)
+    if not many or (scoring == "logit" and q.dtype.itemsize >= 4):
+        return [], near
+    new = [tile for tile in near if tile.shape == "lower"]
+    return [tile for tile in near if tile not in new], new
 
 
 def _all(columns: slice, like: Tensor) -> Tensor:

@@ -335,6 +335,9 @@ class Lane:
             value = getattr(self, name)
             if value is not None:
                 out[name] = value[:, : self.num_blocks] if name == "vectors" else value
+        if self._turned_by is not None:
+            out["inv_freq"], factor = self._turned_by
+            out["factor"] = torch.tensor(factor, dtype=torch.float64)
         for i, slab in enumerate(slabs):
             out[f"slab{i}.k"], out[f"slab{i}.v"] = slab.k[: slab.used], slab.v[: slab.used]
         return out
@@ -350,6 +353,8 @@ class Lane:
             getattr(lane, name).load_state(own)
         lane.far_k, lane.far_v = state.get("far_k"), state.get("far_v")
         lane.vectors = state.get("vectors")
+        if "factor" in state:
+            lane._turned_by = (state["inv_freq"], float(state["factor"]))
         slabs: list[Slab] = []
         while f"slab{len(slabs)}.k" in state:
             k, v = (state[f"slab{len(slabs)}.{part}"] for part in "kv")
