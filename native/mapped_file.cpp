@@ -204,7 +204,6 @@ void MappedFile::check_units(u64 first, u64 last) const {
                     "delete it and run the same build again.");
     }
     pending_[unit / 64].fetch_and(~(u64{1} << (unit % 64)), std::memory_order_relaxed);
-    num_checked_.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
@@ -238,9 +237,7 @@ void MappedFile::read_through(u64 begin, u64 end, Poll& poll) const {
 void MappedFile::expect(u64 begin, u64 end, u64 reads, Poll& poll) const {
   // Units in a row that are checked in the time of one by itself: no page fault or cache miss each.
   constexpr u64 kInARow = 4;
-  const u64 checked = num_checked_.load(std::memory_order_relaxed);
-  if (!table_ || all_read_.load(std::memory_order_relaxed) ||
-      (checked + reads) * kInARow < (end - begin) / kUnit)
+  if (!table_ || all_read_.load(std::memory_order_relaxed) || reads * kInARow < (end - begin) / kUnit)
     return;
   read_through(begin, end, poll);
   all_read_.store(true, std::memory_order_relaxed);

@@ -94,7 +94,6 @@ class MappedFile {
   int slot_ = -1;
   // A bit a unit, set until it was checked; none is set in a file without checksums.
   std::unique_ptr<std::atomic<u64>[], FreeMemory> pending_;
-  mutable std::atomic<u64> num_checked_{0};
   mutable std::atomic<bool> all_read_{false};  // what `expect` was told about
   std::atomic<bool> poisoned_{false};
 };
