@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +75,7 @@ class _Local(threading.local):
         self.frames: list[_Frame] = []
         self.discovered: dict[nn.Module, int] | None = None
         self.memo: tuple[Any, Tensor] | None = None
+        self.tap: Callable[[Call], None] | None = None
 
 
 _local = _Local()
@@ -99,6 +101,16 @@ def discover(run: Callable[[], Tensor]) -> tuple[dict[nn.Module, int], Tensor]:
         return _local.discovered, result
     finally:
         _local.discovered = None
+
+
+@contextmanager
+def tapped(see: Callable[[Call], None]) -> Iterator[None]:
+    """Show every attention call of this thread to a function, before the mechanism runs."""
+    before, _local.tap = _local.tap, see
+    try:
+        yield
+    finally:
+        _local.tap = before
 
 
 def plan_layer(module: nn.Module, plan: LayerPlan) -> list[Any]:
@@ -245,6 +257,8 @@ def run_layer(
 
 def _attend(plan: LayerPlan, call: Call, layer: Any, cache: Any) -> Tensor:
     """Run the mechanism, let the store evict, and end the prefill where it was told to end."""
+    if _local.tap is not None:
+        _local.tap(call)
     out = plan.attend(call)
     if isinstance(layer, Store):
         layer.settle()

@@ -188,6 +188,26 @@ class Extension:
             raise ConfigError(
                 "An extended model keeps what it has read in a cache: use_cache=True."
             )
+        given = kwargs.get("past_key_values")
+        method = self.prompt_method
+        if method is not None and given is None:
+            written = self._output_room(kwargs)
+            if self.facts.window is not None and ids.shape[1] + written > self.facts.window:
+                ids, kwargs = self._reduced(method, ids, written, kwargs)
+        return self.generate_plain(ids, **kwargs)
+
+    def _reduced(
+        self, method: Method, ids: Tensor, written: int, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The prompt that a prompt method leaves of one that does not fit."""
+        if ids.shape[0] != 1:
+            raise ConfigError(f"{method.name} reads one prompt at a time, got {ids.shape[0]}.")
+        left = self._reader().reduce(self, ids[0].tolist(), written)
+        kwargs = {name: value for name, value in kwargs.items() if name != "attention_mask"}
+        return ids.new_tensor([left]), kwargs
+
+    def generate_plain(self, ids: Tensor, **kwargs: Any) -> Any:
+        """`generate` of a prompt as it stands, whatever prompt method is installed."""
         given = kwargs.pop("past_key_values", None)
         cache = given if given is not None else self.new_cache()
         written = self._output_room(kwargs)
@@ -210,9 +230,19 @@ class Extension:
         return min(method.prefill_chunk(self.facts) for method in self.methods)
 
     def stream(self, question: str | None = None) -> Stream:
-        """Unlimited input: feed any number of pieces, then generate."""
+        """Unlimited input: feed any number of pieces, then generate.
+
+        Raises:
+            ConfigError: The method rewrites prompts: it needs text and question together, in
+                `ask`.
+        """
         from unspool.stream import Stream
 
+        if self.prompt_method is not None:
+            raise ConfigError(
+                f"{self.spec} reads a text for a question, so there is nothing to stream. Use "
+                f"ask(context, question) with a text, an iterable of pieces or a path."
+            )
         return Stream(self, question=question)
 
     def ask(self, context: Any, question: str, **options: Any) -> Answer:
