@@ -24,7 +24,7 @@ LAMBDA = "lm-infinite:local=4096,sinks=16"
 WINDOW = 4096
 DECODED = 24
 TOP_K = "lm-infinite:local=4096,sinks=16,top_k=5"
-SAMPLES, CPU_SAMPLES = 50, 6
+SAMPLES, CPU_SAMPLES = 50, 4
 PASSKEY = (12_288, 16_384)
 
 CLAIM = Claim(
@@ -47,7 +47,7 @@ CLAIM = Claim(
         "SmolLM2-135M-Instruct (float32 on the CPU, bfloat16 on a GPU), trained window 8,192; the "
         "Python language reference and manual pages, 32,768 tokens in one pass; L = 4,096, G = 16. "
         "Written tokens go through the lean step, dense and Λ alike. Passkey: prompts of 12,288 "
-        "and 16,384 tokens (6 on the CPU, 50 on a GPU), depths spread, greedy, Wilson interval."
+        "and 16,384 tokens (4 on the CPU, 50 on a GPU), depths spread, greedy, Wilson interval."
     ),
     packages=PACKAGES,
     code=CODE,
