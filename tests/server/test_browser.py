@@ -99,7 +99,7 @@ def test_an_emptied_field_shows_the_corpora_again(page: Any) -> None:
 def test_more_and_what_comes_next(page: Any) -> None:
     page.goto("/?q=line")
     page.locator("li.more a").click()
-    page.wait_for_function("document.querySelectorAll('li.hit').length === 20")
+    page.locator("li.hit").nth(19).wait_for()
     page.goto("/?q=lazy")
     page.locator("ol.bars a").first.click()
     page.wait_for_load_state()
