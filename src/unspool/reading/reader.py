@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from unspool._dispatch import tapped
 from unspool.attention.reference import scores
-from unspool.errors import ConfigError, UnspoolError
+from unspool.errors import ConfigError, InputError, UnspoolError
 
 if TYPE_CHECKING:
     import torch
@@ -157,8 +157,12 @@ def frame(tokenizer: Any, question: str, template: str | None = None) -> tuple[s
 
     Raises:
         ConfigError: The template lacks a field.
+        InputError: The question is empty.
     """
     from unspool.backends.prompts import has_chat_template
+
+    if not question.strip():
+        raise InputError("The question is empty: say what to look for in the text.")
 
     mark = "\ue000text\ue000"  # private use: no text holds it
     form = template or "{context}\n\n{question}"

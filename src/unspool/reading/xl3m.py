@@ -42,7 +42,7 @@ class XL3M(Method):
     """Questions about a text of any length whose evidence fits in a few segments."""
 
     name: ClassVar[str] = "xl3m"
-    kind: ClassVar[str] = "prompt"
+    family: ClassVar[str] = "prompt"
     slots: ClassVar[tuple[Slot, ...]] = ("prompt",)
     recalls: ClassVar[str] = "the segments that make the model certain of what follows the question"
     costs: ClassVar[str] = "reads the text once, a little more than once with overlap, per question"
