@@ -143,12 +143,13 @@ class Stream:
         """Continue after what was fed and a question, and leave the stream as it was.
 
         Args:
-            question: Text or token ids; or a list of either, which is answered as one batch.
+            question: Text or token ids; or a list of either, of which those with equally many tokens
+                are answered as one batch.
             keep: Share of the context's keys to load (method squeezed); None: as the method says.
             kwargs: As for `generate`.
 
         Returns:
-            What `generate` returns; for a batch a list of texts, or ids [B, n] without a tokenizer.
+            What `generate` returns; for a list a list of texts, or of ids [n] without a tokenizer.
         """
         from unspool.caches.context_store import set_keep
 
@@ -160,7 +161,6 @@ class Stream:
         return fork._generate_batch(question, **kwargs)  # type: ignore[arg-type]  # a list of them
 
     def _generate_batch(self, questions: Sequence[str | list[int]], **kwargs: Any) -> Any:
-        import torch
 
         if not questions:
             raise InputError("The list of questions is empty.")
@@ -168,30 +168,37 @@ class Stream:
         rows = [self._encode(q) if isinstance(q, str) else list(q) for q in questions]
         if not all(rows):
             raise InputError("A question of the batch is empty.")
-        longest, seen = max(map(len, rows)), int(self.cache.get_seq_length())
-        device = self.extension.facts.device
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask = torch.ones(len(rows), seen + longest, dtype=torch.long)
-        for number, row in enumerate(rows):
-            ids[number, longest - len(row) :] = torch.tensor(row)
-            mask[number, seen : seen + longest - len(row)] = 0
         kwargs.setdefault("max_new_tokens", 128)
-        self._pending = [0] * longest  # counted, not read: the rows are read below
+        self._pending = [0] * max(map(len, rows))  # counted, not read: the rows are read below
         self._check_room(int(kwargs["max_new_tokens"]))
         self._pending = []
+        answers: list[Any] = [None] * len(rows)
+        # Rows of one length go together: padding behind a context would push tokens out of the
+        # sliding layers of models that have them.
+        for length in sorted({len(row) for row in rows}):
+            places = [i for i, row in enumerate(rows) if len(row) == length]
+            written = self._generate_rows([rows[i] for i in places], kwargs)
+            for place, new in zip(places, written, strict=True):
+                answers[place] = new
         tokenizer = self.extension.tokenizer
-        with torch.inference_mode():
-            self.cache.batch_repeat_interleave(len(rows))
-            out = self.extension.generate(
-                ids.to(device),
-                past_key_values=self.cache,
-                attention_mask=mask.to(device),
-                **kwargs,
-            )
-        new = out[:, longest:]
         if tokenizer is None:
-            return new
-        return [str(tokenizer.decode(row, skip_special_tokens=True)) for row in new]
+            return answers
+        return [str(tokenizer.decode(new, skip_special_tokens=True)) for new in answers]
+
+    def _generate_rows(self, rows: list[list[int]], kwargs: Mapping[str, Any]) -> Tensor:
+        import torch
+
+        device = self.extension.facts.device
+        ids = torch.tensor(rows, device=device)
+        with torch.inference_mode():
+            cache = self.cache.copy()
+            seen = int(cache.get_seq_length())
+            cache.batch_repeat_interleave(len(rows))
+            mask = torch.ones(len(rows), seen + ids.shape[1], dtype=torch.long, device=device)
+            out: Tensor = self.extension.generate(
+                ids, past_key_values=cache, attention_mask=mask, **kwargs
+            )
+        return out[:, ids.shape[1] :]
 
     def report(self) -> Report:
         """Where every token fed is now."""

@@ -436,7 +436,7 @@ def test_beams_move_contexts() -> None:
 
 @pytest.fixture
 def questions() -> list[list[int]]:
-    return [tokens(1, n, seed=50 + n)[0].tolist() for n in (4, 9, 1)]
+    return [tokens(1, n, seed=50 + n)[0].tolist() for n in (4, 9, 4)]
 
 
 def test_questions_leave_the_context_as_it_was(questions: list[list[int]]) -> None:
@@ -450,9 +450,12 @@ def test_questions_leave_the_context_as_it_was(questions: list[list[int]]) -> No
         assert context.fork().cache.stores[0].contexts[0].k.data_ptr() == held
 
 
-def test_a_batch_of_questions_equals_one_after_another(questions: list[list[int]]) -> None:
-    for spec in (SPEC, "dense", "squeezed:window=20,keep=0.3,layers=1", "think"):
-        with extend(build("llama"), spec) as extension:
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_a_batch_of_questions_equals_one_after_another(
+    name: str, questions: list[list[int]]
+) -> None:
+    for spec in (SPEC, "dense", "squeezed:window=20,keep=0.3,layers=2", "think"):
+        with extend(build(name), spec) as extension:
             context = extension.stream().feed(tokens(1, 200)[0].tolist()).fix()
             together = context.ask(questions, max_new_tokens=5, do_sample=False)
             for row, question in enumerate(questions):

@@ -100,7 +100,7 @@ class CompressedStore(Store):
         if grows:
             # Right-aligned: the tokens that follow get the columns that follow.
             self.kept.start = self.seen - len(last)
-            self.kept.append(last.k, last.v, last.positions, slack=64)
+            self.kept.append(last.k, last.v, last.positions, slack=0)
 
     def _last_queries(self, whole: KV) -> Tensor:
         queries = self.queries

@@ -180,7 +180,7 @@ class Context:
     def ask_many(
         self, questions: Sequence[str], *, keep: float | None = None, max_tokens: int = 64
     ) -> list[Answer]:
-        """Answer questions, as one batch, from the context as it is.
+        """Answer questions from the context as it is; those of one length as one batch.
 
         Args:
             questions: In the language of the text.
