@@ -143,8 +143,8 @@ class Stream:
         """Continue after what was fed and a question, and leave the stream as it was.
 
         Args:
-            question: Text or token ids; or a list of either, of which those with equally many tokens
-                are answered as one batch.
+            question: Text or token ids; or a list of either, of which those with equally many
+                tokens are answered as one batch.
             keep: Share of the context's keys to load (method squeezed); None: as the method says.
             kwargs: As for `generate`.
 
