@@ -22,6 +22,7 @@ from unspool.cli._output import message
 
 _VERBS = (
     ("ask", "unspool.cli.ask:app", "Answer a question from texts of any length, with evidence."),
+    ("summarize", "unspool.cli.summarize:app", "Summarise texts of any length, with evidence."),
     (
         "generate",
         "unspool.cli.generate:app",

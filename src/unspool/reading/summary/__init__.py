@@ -1,0 +1,1 @@
+"""Summaries of texts of any length: chunks, two workflows, a journal of calls, evidence."""
