@@ -220,7 +220,7 @@ def chosen_by(kind: str, seed: int) -> Iterator[None]:
     ) -> Any:
         picked = method(q, context, levels, scale, per_head, real)
         clustered = int(context.starts[0, -2])
-        always = torch.arange(clustered, context.tokens)
+        always = torch.arange(clustered, context.tokens, device=q.device)
         out = []
         for head, places in enumerate(picked):
             wanted = int((places < clustered).sum())
@@ -233,7 +233,7 @@ def chosen_by(kind: str, seed: int) -> Iterator[None]:
                 queries = q[head * groups : (head + 1) * groups]
                 weights = torch.softmax(queries @ context.k[head].T * scale, dim=-1)
                 best = weights.mean(1).amax(0)[:clustered].topk(wanted).indices
-            out.append(torch.cat((best, always)))
+            out.append(torch.cat((best.to(q.device), always)))
         return tuple(out)
 
     squeezed.select = control
