@@ -53,6 +53,7 @@ def page(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator
     """A page that fails the test if the browser complains, or if it is wider than the screen."""
     width, height = SIZES[request.param]
     context = browser.new_context(viewport={"width": width, "height": height}, base_url=address)
+    context.set_default_timeout(90_000)  # a busy machine is slow, not wrong
     found = context.new_page()
     complaints: list[str] = []
     found.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
