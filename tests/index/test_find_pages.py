@@ -34,13 +34,24 @@ def test_pages_join_up(index: Index, order: Order, step: int) -> None:
     assert pages == whole
 
 
+@pytest.mark.parametrize("order", ["index", "position", "random"])
+def test_pages_of_documents_join_up(index: Index, order: Order) -> None:
+    whole = index.documents("text", limit=None, order=order, seed=3, context=0)
+    assert len({hit.number for hit in whole}) == len(whole) > 10
+    pages = []
+    for start in range(0, len(whole) + 4, 4):
+        pages += index.documents("text", limit=4, order=order, seed=3, context=0, start=start)
+    assert pages == whole
+
+
 def test_a_start_past_the_end_finds_nothing(index: Index) -> None:
     assert index.find("text", start=10**9) == []
 
 
 def test_a_negative_start_is_refused(index: Index) -> None:
-    with pytest.raises(QueryError, match="start must be 0 or more, got -1"):
-        index.find("text", start=-1)
+    for search in (index.find, index.documents):
+        with pytest.raises(QueryError, match="start must be 0 or more, got -1"):
+            search("text", start=-1)
 
 
 def test_the_compatible_engine_takes_an_open_index(index: Index) -> None:

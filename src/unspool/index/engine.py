@@ -175,11 +175,16 @@ class Index:
         context: int = 80,
         order: Order = "index",
         seed: int = 0,
+        start: int = 0,
     ) -> list[Hit]:
         """The first hit in each of at most `limit` different documents; arguments as of `find`."""
         asked, length = self._to_find(query, limit, context)
+        if start < 0:
+            raise QueryError(f"start must be 0 or more, got {start}.")
         found = places(self._native, asked, length, limit=None, order=order, seed=seed)
-        known, firsts = self._core.text_of(asked), first_of_each_document(found, limit)
+        most = None if limit is None else start + limit
+        firsts = islice(first_of_each_document(found, most), start, None)
+        known = self._core.text_of(asked)
         return [self._core.hit(place, length, context, known) for place in firsts]
 
     def find_batch(self, queries: Iterable[Query], **options: Any) -> list[list[Hit]]:

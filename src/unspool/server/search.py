@@ -104,7 +104,7 @@ async def _page(
         options: dict[str, Any] = {"context": body.context, "order": body.order, "seed": body.seed}
         if documents:
             # One more than is shown says whether there is a next page.
-            found = ix.documents(body.query, limit=start + body.limit + 1, **options)[start:]
+            found = ix.documents(body.query, limit=body.limit + 1, start=start, **options)
         else:
             found = ix.find(body.query, limit=body.limit, start=start, **options)
         shown = found[: body.limit]
