@@ -18,6 +18,7 @@ _TASK_ROOM = "unspool.evaluation.tasks"
 # Benchmark: the names of its tasks, which its module's TASKS holds. A line a benchmark.
 _TASKS = {
     "ada-leval": "bestanswer bestanswer_choice tsort tsort_choice",
+    "booookscore": "annotations planted planted_choice",
     "giraffe": "altered freeform lines",
     "long-icl": (
         "banking77 dialogre discovery fewnerd goemotion modules modules_choice tacred "
