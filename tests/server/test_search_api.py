@@ -282,3 +282,41 @@ def test_health(client: Client) -> None:
         "damaged": 0,
         "model": "scripted@1",
     }
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/indexes/main/count", "/v1/indexes/main/trace", "/", "/v1/chat/completions"]
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"query": 1e999}',
+        b'{"query": NaN}',
+        b"",
+        b"null",
+        b'{"index":"main","query_type":"count","query":"\\ud800"}',
+        b'{"model":"scripted","messages":[{"role":"user","content":"\\ud800"}]}',
+    ],
+    ids=range(8),
+)
+def test_hostile_bodies_are_refused_in_json(client: Client, path: str, body: bytes) -> None:
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= answer.status_code < 500
+    assert "error" in answer.json()
+
+
+def test_a_fault_is_told_in_json_without_its_insides(
+    index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(fresh(index_dir))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret inside")
+
+    monkeypatch.setattr("unspool.server.search.cost.of_trace", fail)
+    answer = client.post("/v1/indexes/main/trace", {"text": "x"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "fault"
+    assert "secret" not in answer.text

@@ -90,6 +90,7 @@ def make_app(
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ServiceError, _known)
     app.add_exception_handler(UnspoolError, _known)
+    app.add_exception_handler(Exception, _fault)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     inner = GZipMiddleware(app, minimum_size=1400, compresslevel=5)
     return Guard(Hot(cast(App, inner), service), settings, service.metrics)
@@ -156,6 +157,12 @@ async def _known(_: Request, error: Exception) -> Response:
     if found.status >= 500 and found.status != 503:
         log.warning("%s: %s", type(error).__name__, error)
     return _as_response(found)
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    """What nobody thought of: logged with its traceback by the server, told without it."""
+    message = "The service failed. This is a fault of unspool; its log says where."
+    return _as_response(ServiceError(500, "fault", message))
 
 
 def _as_response(error: ServiceError) -> Response:

@@ -13,19 +13,21 @@ MAX_STOPS = 16
 MAX_TOKENS = 1 << 20
 
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+Text = Annotated[str, StringConstraints(max_length=1 << 24)]
+"""Text as UTF-8 can hold it; the limit only makes this checked."""
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 class Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: Text | list[Part]
     name: str | None = None
 
     def plain(self) -> dict[str, str]:
@@ -89,7 +91,7 @@ class ChatRequest(Request):
 
 
 class CompletionRequest(Request):
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
     max_tokens: Tokens | None = 16
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: Literal[False] | None = None

@@ -10,6 +10,7 @@ byte index is asked in bytes, each of them a token. `tokens` are spelled as text
 import time
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
@@ -86,7 +87,7 @@ async def names(request: Request) -> Response:
 async def ask(request: Request) -> Response:
     """A query in the form of the infini-gram API."""
     try:
-        asked = await request.json()
+        asked = orjson.loads(await request.body())  # refuses what is nested without end
     except ValueError:
         return _error("The body is not JSON.")
     if not isinstance(asked, dict):
