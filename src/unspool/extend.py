@@ -17,16 +17,17 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from unspool._dispatch import NAME, LayerPlan, discover, forget, plan_layer, register
+from unspool._dispatch import LayerPlan, forget, plan_layer, register
 from unspool._facts import ModelFacts, read_facts
 from unspool._overflow import fit
+from unspool._probe import find_layout, use_function
 from unspool._registry import resolve
+from unspool._slots import fill_slots, is_late
 from unspool.attention.dense import Dense
 from unspool.caches.cache import UnspoolCache
 from unspool.caches.dense import DenseStore
-from unspool.caches.stages import check_order
 from unspool.errors import ConfigError
-from unspool.methods import STACKING, Method, resolve_method, spell
+from unspool.methods import Method, resolve_method, spell
 from unspool.positions.rotation import Rotation
 from unspool.report import Report, count
 from unspool.types import Answer, Overflow, Passage
@@ -35,12 +36,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from unspool.positions.rotation import Layout
     from unspool.stream import Stream
 
 _extended: weakref.WeakSet[Any] = weakref.WeakSet()
-_layouts: weakref.WeakKeyDictionary[Any, Layout | None] = weakref.WeakKeyDictionary()
-_PROBE_TOKENS = 11
 
 
 def extend(
@@ -90,7 +88,7 @@ class Extension:
         self.on_overflow = on_overflow
         self.facts: ModelFacts = read_facts(model)
         self.methods = tuple(method.resolve(self.facts) for method in methods)
-        self._owners = _fill_slots(self.methods, self.facts)
+        self._owners = fill_slots(self.methods, self.facts)
         self.weights = weights
         self._layer_plans: dict[int, LayerPlan] = {}
         self._undo = contextlib.ExitStack()
@@ -128,9 +126,9 @@ class Extension:
             )
         register()
         with contextlib.ExitStack() as undo:
-            layout = self._probe()
+            layout = find_layout(self.model, self.facts)
             self.facts = read_facts(self.model, layout or "half")
-            modules, _ = self._use_function(undo)
+            modules, _ = use_function(self.model, self.facts, undo)
             plans = self._plans(can_be_late=layout is not None)
             self._layer_plans = plans
             for module, number in modules.items():
@@ -325,7 +323,7 @@ class Extension:
 
     def _raw_layers(self) -> set[int]:
         """Layers whose keys are stored before rotation."""
-        return {n for n, owners in self._owners.items() if _is_late(owners, self.facts, n)}
+        return {n for n, owners in self._owners.items() if is_late(owners, self.facts, n)}
 
     def _plans(self, *, can_be_late: bool) -> dict[int, LayerPlan]:
         raw = self._raw_layers()
@@ -379,93 +377,6 @@ class Extension:
             handle = module.register_forward_hook(hook, with_kwargs=True)
             undo.callback(handle.remove)
 
-    def _use_function(self, undo: contextlib.ExitStack) -> tuple[dict[nn.Module, int], Tensor]:
-        """Select the registered function; the modules that call it, and the probe's logits."""
-        from transformers import PreTrainedModel
-
-        configs = {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}
-        for config in configs.values():
-            if hasattr(config, "_attn_implementation_internal"):
-                before = config._attn_implementation_internal
-                undo.callback(setattr, config, "_attn_implementation_internal", before)
-        if not isinstance(self.model, PreTrainedModel):
-            raise ConfigError(f"{type(self.model).__name__} is not a transformers model.")
-        self.model.set_attn_implementation(NAME)
-        modules, logits = discover(self._forward_probe)
-        if not modules:
-            raise ConfigError(
-                f"{self.facts.name} never calls transformers' AttentionInterface, so no method "
-                f"can be plugged in. Prompt methods through the LanguageModel still work."
-            )
-        return modules, logits
-
-    def _forward_probe(self) -> Tensor:
-        """Logits of a few tokens, without a cache."""
-        import torch
-
-        vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(0, vocabulary, (1, _PROBE_TOKENS), generator=generator)
-        flags = [(m, m.training) for m in self.model.modules()]
-        try:
-            self.model.eval()
-            with torch.no_grad():
-                logits: Tensor = self.model(ids.to(self.facts.device), use_cache=False).logits
-                return logits.float()
-        finally:
-            for module, training in flags:
-                module.training = training
-
-    def _probe(self) -> Layout | None:
-        """Try the model on a few tokens: the pair layout of its rotation; None: it cannot be late.
-
-        Raises:
-            ConfigError: Dense attention through our function differs from the stock model.
-        """
-        import torch
-
-        if self.model in _layouts:
-            return _layouts[self.model]
-        stock = self._forward_probe()
-        worst = 0.02 if self.facts.dtype in (torch.bfloat16, torch.float16) else 1e-4
-        bound = worst * max(1.0, float(stock.abs().max()))
-        with contextlib.ExitStack() as undo:
-            modules, logits = self._use_function(undo)
-            apart = float((logits - stock).abs().max())
-            if not apart <= bound:
-                raise ConfigError(
-                    f"{self.facts.name} gives other logits through extend()'s attention function "
-                    f"(apart by {apart:.3g}, at most {bound:.3g} is rounding): unsupported."
-                )
-            layout = self._find_layout(modules, stock, bound)
-        _layouts[self.model] = layout
-        return layout
-
-    def _find_layout(
-        self, modules: dict[nn.Module, int], stock: Tensor, bound: float
-    ) -> Layout | None:
-        from unspool.positions.hook import RotaryHook
-
-        kinds = self.facts.layer_types
-        if not all(kind in self.facts.rotations for kind in kinds):
-            return None
-        layouts: tuple[Layout, ...] = ("half", "interleaved")
-        for layout in layouts:
-            with contextlib.ExitStack() as undo:
-                for module, number in modules.items():
-                    rotation = self.facts.rotations[kinds[number]]
-                    own = Rotation(rotation.inv_freq, rotation.factor, layout)
-                    plan = LayerPlan(layer=number, attend=Dense(late=True), rotation=own)
-                    for handle in plan_layer(module, plan):
-                        undo.callback(handle.remove)
-                    undo.callback(forget, module)
-                hook = RotaryHook(late=frozenset(kinds), frequencies={}, only=set(kinds))
-                for module in self.facts.rotary_modules:
-                    undo.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-                if float((self._forward_probe() - stock).abs().max()) <= bound:
-                    return layout
-        return None
-
     def _output_room(self, kwargs: dict[str, Any]) -> int:
         """Tokens that a call of generate may write."""
         config = kwargs.get("generation_config") or self.model.generation_config
@@ -495,66 +406,6 @@ class Extension:
 
 def _bind(function: Any, *arguments: Any) -> Any:
     return lambda: function(*arguments)
-
-
-def _is_late(owners: dict[str, list[Method]], facts: ModelFacts, layer: int) -> bool:
-    if "attend" in owners and owners["attend"][0].attend(facts, layer).late:
-        return True
-    if "frequency" in owners:
-        kind = facts.layer_types[layer]
-        return bool(owners["frequency"][0].frequency(facts, kind).late)
-    return False
-
-
-def _fill_slots(methods: Sequence[Method], facts: ModelFacts) -> dict[int, dict[str, list[Method]]]:
-    """Who fills which slot of which layer.
-
-    Raises:
-        ConfigError: Two methods want one slot, or what one needs another prevents.
-    """
-    owners: dict[int, dict[str, list[Method]]] = {}
-    for method in methods:
-        layers = facts.pick_layers(method.layers)
-        if not layers and set(method.slots) - {"prompt"}:
-            raise ConfigError(
-                f"{facts.name} has no full-attention layer for {method.name}. Name layers "
-                f"yourself, as in '{method.name}:layers=all'."
-            )
-        for slot in method.slots:
-            for number in layers:
-                filled = owners.setdefault(number, {}).setdefault(slot, [])
-                if filled and slot not in STACKING:
-                    raise ConfigError(
-                        f"{filled[0].name} and {method.name} both fill slot {slot!r} of layer "
-                        f"{number}. Give them different layers, or choose one."
-                    )
-                filled.append(method)
-    for number, slots in owners.items():
-        _check_layer(number, slots, facts)
-    return owners
-
-
-def _check_layer(number: int, slots: dict[str, list[Method]], facts: ModelFacts) -> None:
-    for method in dict.fromkeys(m for filled in slots.values() for m in filled):
-        if method.needs_rotated and _is_late(slots, facts, number):
-            other = (slots.get("attend") or slots["frequency"])[0]
-            raise ConfigError(
-                f"{method.name} needs keys stored rotated, but {other.name} stores them raw in "
-                f"layer {number}. Use them on different layers."
-            )
-    check_order(slots.get("compress", ()))
-    if "compress" in slots and "store" in slots:
-        raise ConfigError(
-            f"{slots['compress'][0].name} compresses what a dense store keeps, but "
-            f"{slots['store'][0].name} brings its own store in layer {number}."
-        )
-    if "compress" in slots and "attend" in slots:
-        attend = slots["attend"][0]
-        if not attend.attend(facts, number).reads_segments:
-            raise ConfigError(
-                f"{attend.name} cannot read a cache that {slots['compress'][0].name} has cut into "
-                f"segments (layer {number})."
-            )
 
 
 def installed(model: Any) -> bool:
