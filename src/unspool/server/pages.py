@@ -3,6 +3,7 @@
 Templates escape everything; no script stands in a page, and the policy sent with each forbids any
 that would. Each address gives a whole page, or the part that changed where htmx asks for it, so
 that the page works without scripts, links can be shared, and the back button goes back.
+Source: htmx 2.0.11 (0BSD), the file of its release, lies in `static/`.
 """
 
 from functools import cache
