@@ -3,7 +3,8 @@
 A text is filler with one key in it. Texts that differ in where the key stands share what comes
 before it: one stream reads on, and a fork of it takes the key, the rest and the question. The
 control attends to as many tokens as InfLLM does, and looks nothing up. `--budget gpu` reads 128k,
-512k and 1M tokens.
+512k and 1M tokens. The question was worded on two texts of 2,600 tokens so that the model itself
+answers inside its window: with shorter wordings it often goes on with the filler instead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _FILLER = (
     " The meadow is wide. The river is slow. The hill is round. We walk along it. We come back."
 )
 _NEEDLE = " The pass key is {key}. Remember it: {key} is the pass key."
-_ASK = "\n\nWhat is the pass key? The pass key is"
+_ASK = "\n\nThe pass key is the number in the text above. What is the pass key? The pass key is"
 
 CLAIM = Claim(
     system="infllm",
