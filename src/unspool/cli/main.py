@@ -33,6 +33,7 @@ _VERBS = (
     ("context", "unspool.cli.context:app", "Read a text once and keep it for many questions."),
     ("index", "unspool.cli.index:app", "Build, describe and verify exact search indexes."),
     ("search", "unspool.cli.search:app", "Count, find and trace text in an index."),
+    ("audit", "unspool.cli.audit:app", "Find out what a model has seen and written."),
     ("serve", "unspool.cli.serve:app", "Serve search, a model and a web page over HTTP."),
     ("evaluate", "unspool.cli.evaluate:app", "Run long-context benchmarks and report them."),
     ("view", "unspool.cli.view:app", "Open the report of a benchmark run in the browser."),

@@ -1,0 +1,1 @@
+"""What a model has seen or written: contamination, traces, traps, response lengths."""
