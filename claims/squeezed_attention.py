@@ -38,6 +38,8 @@ CLAIM = Claim(
         Figure("loss of the newest keys over that of the method, an eighth", ">", 0, unit="nats"),
         Figure("loss of the method over that of the best keys, an eighth", "report", unit="nats"),
         Figure("loss added with two levels at an eighth", "report", unit="nats"),
+        Figure("loss added with four times the clusters, a third", "report", unit="nats"),
+        Figure("loss added with four times the clusters, an eighth", "report", unit="nats"),
         Figure("answers with all keys", "report"),
         Figure("share of the context really loaded at a third", "report"),
         Figure("share of the context really loaded at an eighth", "report"),
@@ -102,6 +104,8 @@ def summarise(rows: Sequence[dict[str, Any]], times: dict[str, Any]) -> Measured
             loss(eighth) - loss("best 0.125")
         ),
         "loss added with two levels at an eighth": loss("two levels 0.125") - loss(every),
+        "loss added with four times the clusters, a third": loss("finer 0.33") - loss(every),
+        "loss added with four times the clusters, an eighth": loss("finer 0.125") - loss(every),
         "answers with all keys": right(every),
         "share of the context really loaded at a third": loaded(third),
         "share of the context really loaded at an eighth": loaded(eighth),
@@ -160,12 +164,13 @@ def measure(number: int, seed: int) -> dict[str, Any]:
                         arms[f"{kind} {keep}"] = answers(
                             loaded.model, cache, keep, prompt.questions
                         )
-        with extend(loaded.model, "squeezed:levels=2") as extension:
-            cache = extension.new_cache()
-            cache.load_state(state)
-            cache.end_prefill()
-            for keep in COMPARED:
-                arms[f"two levels {keep}"] = answers(loaded.model, cache, keep, prompt.questions)
+        for name, method in (("two levels", "squeezed:levels=2"), ("finer", "squeezed:pct=0.2")):
+            with extend(loaded.model, method) as extension:
+                cache = extension.new_cache()
+                cache.load_state(state)
+                cache.end_prefill()
+                for keep in COMPARED:
+                    arms[f"{name} {keep}"] = answers(loaded.model, cache, keep, prompt.questions)
     return {"arms": arms, "cluster_seconds": seconds}
 
 
