@@ -111,7 +111,7 @@ class Method:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                parts.append(f"{field.name}={_spell(value)}")
+                parts.append(f"{field.name}={spell_value(value)}")
         return f"{self.name}:{','.join(parts)}" if parts else self.name
 
 
@@ -245,11 +245,12 @@ def _type_words(hint: Any) -> str:
     return words.get(hint, str(hint))
 
 
-def _spell(value: Any) -> str:
+def spell_value(value: Any) -> str:
+    """A setting's value as it would be typed."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(_spell(part) for part in value)
+        return ",".join(spell_value(part) for part in value)
     return str(value)

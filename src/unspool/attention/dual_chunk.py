@@ -37,7 +37,7 @@ class DualChunk(Method):
     """Everything in reach at trained distances; older chunks share one distance."""
 
     name: ClassVar[str] = "dual-chunk"
-    kind: ClassVar[str] = "remap"
+    family: ClassVar[str] = "remap"
     slots: ClassVar[tuple[Slot, ...]] = ("store", "attend")
     recalls: ClassVar[str] = "everything, without order among older chunks"
     costs: ClassVar[str] = "memory and time as the dense model"

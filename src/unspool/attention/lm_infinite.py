@@ -40,7 +40,7 @@ class LMInfinite(Method):
     """Fluent at any length, in constant memory; forgets the middle unless `top_k` is set."""
 
     name: ClassVar[str] = "lm-infinite"
-    kind: ClassVar[str] = "remap"
+    family: ClassVar[str] = "remap"
     slots: ClassVar[tuple[Slot, ...]] = ("store", "attend")
     recalls: ClassVar[str] = "the last `local` tokens; with top_k also tokens of the middle"
     costs: ClassVar[str] = "constant memory and time a token; with top_k memory grows with the text"

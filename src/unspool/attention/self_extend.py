@@ -38,7 +38,7 @@ class SelfExtend(Method):
     """A few times the window with everything in reach, distances coarser the older a token is."""
 
     name: ClassVar[str] = "self-extend"
-    kind: ClassVar[str] = "remap"
+    family: ClassVar[str] = "remap"
     slots: ClassVar[tuple[Slot, ...]] = ("store", "attend")
     recalls: ClassVar[str] = "everything, old tokens at coarse distances"
     costs: ClassVar[str] = "memory and time as the dense model"

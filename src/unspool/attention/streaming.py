@@ -34,7 +34,7 @@ class StreamingLLM(Method):
     """Endless streams in constant memory; the model knows the last `window` tokens, no more."""
 
     name: ClassVar[str] = "streaming-llm"
-    kind: ClassVar[str] = "remap"
+    family: ClassVar[str] = "remap"
     slots: ClassVar[tuple[Slot, ...]] = ("store", "attend")
     recalls: ClassVar[str] = "the last `window` tokens"
     costs: ClassVar[str] = "constant memory and time a token"
