@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from unspool.index.build import build_index as build_index
     from unspool.index.open import open_index as open_index
     from unspool.reading.ask import ask as ask
+    from unspool.reading.choice import list_methods as list_methods
+    from unspool.reading.choice import recommend as recommend
     from unspool.types import Answer as Answer
     from unspool.types import Document as Document
     from unspool.types import Generation as Generation
@@ -40,9 +42,11 @@ _LAZY = {
     "ask": "unspool.reading.ask",
     "build_index": "unspool.index.build",
     "evaluate": "unspool.evaluation.run",
+    "list_methods": "unspool.reading.choice",
     "load_model": "unspool.backends.load",
     "open_index": "unspool.index.open",
     "read_documents": "unspool.corpus.readers",
+    "recommend": "unspool.reading.choice",
 }
 
 __all__ = [  # spelled out, since type checkers and editors read it without running the module
@@ -60,9 +64,11 @@ __all__ = [  # spelled out, since type checkers and editors read it without runn
     "ask",
     "build_index",
     "evaluate",
+    "list_methods",
     "load_model",
     "open_index",
     "read_documents",
+    "recommend",
 ]
 
 

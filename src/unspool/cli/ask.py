@@ -15,6 +15,7 @@ from unspool.cli._output import (
     emit_text,
     human_number,
     human_seconds,
+    message,
     printable,
     progress,
 )
@@ -48,6 +49,8 @@ question about them starts at once. For example:
     unspool ask docs/ notes.md "How is a release made?" --read-tokens window
 
     unspool ask docs/ "How is a release made?" --model Qwen/Qwen3-0.6B --json
+
+    unspool ask book.txt "Who wrote the letter?" --method infini-retri:layer=auto
 
     unspool ask docs/ "How is a release made?" --endpoint http://localhost:8000/v1
 
@@ -90,10 +93,13 @@ def ask(
             Default: SmolLM2-135M-Instruct, which comes with the package.
         endpoint: An OpenAI-compatible server, such as http://localhost:8000/v1. Its key is taken
             from UNSPOOL_API_KEY or OPENAI_API_KEY.
-        method: Picks what is read: bm25, or bm25:last=0 to read strictly in document order.
-        top_k: Most pieces of text (about 400 bytes each) to read.
-        read_tokens: Most tokens to read: a number, or `window` for all that the model can take.
-            Default: 2048, or the window less the answer if that is smaller.
+        method: What the model is given. bm25: the best passages by their words, prepared once;
+            bm25:last=0 keeps them in document order. xl3m, infini-retri, infllm and every other
+            name of 'unspool list methods': the model itself reads the whole text, for each
+            question anew. auto: chosen by model and length, with the reason.
+        top_k: With bm25: most pieces of text (about 400 bytes each) to read.
+        read_tokens: With bm25: most tokens to read, a number, or `window` for all that the model
+            can take. Default: 2048, or the window less the answer if that is smaller.
         max_tokens: Most tokens of the answer.
         passages: Passages to quote below the answer; --json has every one that was read.
         context: A folder that 'unspool context save' made, in place of paths: the text was read
@@ -123,6 +129,7 @@ def ask(
             model=model,
             endpoint=endpoint,
             method=method,
+            explain=message,
             top_k=top_k,
             read_tokens=budget,
             max_tokens=max_tokens,

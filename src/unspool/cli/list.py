@@ -23,7 +23,7 @@ def list_(
     elif kind == "tasks":
         _tasks(json)
     else:
-        _names(kind.removesuffix("s"), json)
+        _methods(json)
 
 
 def _systems(json: bool) -> None:
@@ -67,16 +67,39 @@ def _tasks(json: bool) -> None:
     )
 
 
-def _names(kind: str, json: bool) -> None:
+def _methods(json: bool) -> None:
     from unspool import _registry
+    from unspool.reading.choice import list_methods
 
     # A reader picks what a model reads, a method changes how it reads: --method takes both.
-    kinds = ("reader", "method") if kind == "method" else (kind,)
-    rows = [(each, name) for each in kinds for name in _registry.names(each)]
+    readers = _registry.names("reader")
+    found = list_methods()
     if json:
-        for each, name in rows:
-            emit_json({"kind": each, "name": name})
-    elif rows:
-        emit_table(["name", "kind"], ([name, each] for each, name in rows))
-    if not rows:
-        message(f"There is no {kind} yet.")
+        for name in readers:
+            emit_json({"kind": "reader", "name": name})
+        for each in found:
+            emit_json({**each.to_json(), "kind": "method", "family": each.kind})
+        return
+    emit_table(
+        ["name", "kind", "options", "recalls", "costs", "trains", "measured"],
+        [
+            *([name, "reader", "", "", "", "", ""] for name in readers),
+            *(
+                [
+                    each.name,
+                    each.kind,
+                    # That a method can be put on some layers only is said of all of them elsewhere.
+                    ", ".join(f"{k}={v}" for k, v in each.options.items() if k != "layers"),
+                    each.recalls,
+                    each.costs,
+                    "yes" if each.trains else "no",
+                    each.measured,
+                ]
+                for each in found
+            ),
+        ],
+    )
+    message(
+        f"{len(readers) + len(found)} names for --method, written NAME or NAME:KEY=VALUE,…; "
+        f"none: chosen for the model."
+    )

@@ -23,7 +23,10 @@ from unspool import _registry
 from unspool._machine import peak_rss
 from unspool.backends.prompts import encode_prompt
 from unspool.errors import ConfigError, IndexFileError, InputError, OverflowPolicyError
+from unspool.methods import resolve_method
 from unspool.reading.budget import Picked, fill
+from unspool.reading.choice import choose
+from unspool.reading.extended import ask_extended, check_name, is_extension
 from unspool.reading.library import Library, Progress, open_library, remake_library, silent
 from unspool.reading.prompt import answer_prompt, stops
 from unspool.reading.repeats import without_repeats
@@ -43,6 +46,7 @@ def ask(
     endpoint: str | None = None,
     api_key: str | None = None,
     method: str = "bm25",
+    explain: Callable[[str], None] | None = None,
     top_k: int | None = None,
     read_tokens: int | str | None = None,
     max_tokens: int = 64,
@@ -58,7 +62,10 @@ def ask(
         model: A loaded model, a Hugging Face id or a folder; None: the embedded one.
         endpoint: An OpenAI-compatible server instead; `model` is then the name it serves.
         api_key: For the endpoint; see `load_model`.
-        method: A reader and its settings: "bm25" or "bm25:phrase_weight=0,rare=5".
+        method: A reader and its settings, "bm25" or "bm25:phrase_weight=0,rare=5"; what `extend`
+            takes, "xl3m" or "infini-retri:layer=auto", where the model itself reads the whole text;
+            or "auto".
+        explain: Told in one line what "auto" chose, and why.
         top_k: Most units (of about 400 bytes) to read; None: as many as the budget holds.
         read_tokens: Most tokens of the prompt, template and question included; None: 2,048 or the
             window less the answer, if that is smaller; "window": the window less the answer.
@@ -87,11 +94,28 @@ def ask(
     if not question:
         raise InputError("The question is empty. Put it last, in quotes.")
     _check(top_k, read_tokens, max_tokens)
-    reader = _reader(method)
+    check_name(method)
+    if is_extension(method):
+        _refuse_budget(method, top_k, read_tokens)
+        resolve_method(method)
+        loaded = _model(model, endpoint, api_key, dtype, device, tell)
+        return ask_extended(paths, question, loaded, method, max_tokens=max_tokens, tell=tell)
+    reader = _reader("bm25" if method == "auto" else method)
     library = open_library(paths, progress=tell)
     reading = _model(model, endpoint, api_key, dtype, device, tell)
     limit = _limit(reading, read_tokens, max_tokens)
     identity, count = counter(reading)
+
+    if method == "auto":
+        total = int(library.token_counts(identity, count, tell).sum())
+        on_gpu = "cuda" in str(getattr(getattr(reading, "model", None), "device", ""))
+        choice = choose(reading, total, limit, on_gpu=on_gpu)
+        if explain is not None:
+            explain(f"Method {choice.method}: {choice.reason}.")
+        if is_extension(choice.method):
+            return ask_extended(
+                paths, question, reading, choice.method, max_tokens=max_tokens, tell=tell
+            )
 
     def prompt_of(passages: Sequence[str]) -> Prompt:
         return answer_prompt(reading.tokenizer, passages, question)
@@ -146,6 +170,15 @@ def _check(top_k: int | None, read_tokens: int | str | None, max_tokens: int) ->
             raise ConfigError(f"read_tokens must be a number or 'window', got {read_tokens!r}.")
     elif read_tokens is not None and read_tokens < 1:
         raise ConfigError(f"read_tokens must be >= 1, got {read_tokens}.")
+
+
+def _refuse_budget(method: str, top_k: int | None, read_tokens: int | str | None) -> None:
+    for name, value in (("top_k", top_k), ("read_tokens", read_tokens)):
+        if value is not None:
+            raise ConfigError(
+                f"{name}={value} is a setting of bm25; method {method} reads the whole text. What "
+                f"it keeps is set as in 'xl3m:keep=4' or 'infini-retri:max_kept=1024'."
+            )
 
 
 def _reader(method: str) -> Any:

@@ -67,9 +67,9 @@ class InfiniRetri(Method):
     def __post_init__(self) -> None:
         for key in ("chunk", "top_k", "span"):
             if getattr(self, key) < 1:
-                raise ConfigError(f"infini-retri needs {key} >= 1, got {getattr(self, key)}.")
+                raise ConfigError(f"infini-retri needs {key} >= 1, got {key}={getattr(self, key)}.")
         if self.max_kept is not None and self.max_kept < 1:
-            raise ConfigError(f"infini-retri needs max_kept >= 1, got {self.max_kept}.")
+            raise ConfigError(f"infini-retri needs max_kept >= 1, got max_kept={self.max_kept}.")
 
     def prompt(self) -> str:
         return "infini-retri"
