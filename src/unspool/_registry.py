@@ -67,6 +67,13 @@ _TASKS = {
     ),
     "m4le-twin": "explicit-multiple explicit-single global semantic-multiple semantic-single",
     "passkey": "choice digits loglikelihood",
+    "ruler": (
+        "cwe fwe niah_multikey_1 niah_multikey_2 niah_multikey_3 niah_multiquery niah_multivalue "
+        "niah_single_1 niah_single_2 niah_single_3 qa_1 qa_2 vt"
+    ),
+    "nolima": "literal literal_choice onehop onehop_choice twohop twohop_choice",
+    "babilong": "qa1 qa2 qa3 qa4 qa5 qa6 qa7 qa8",
+    "mrcr": "2needle 4needle 8needle",
 }
 
 _TABLES: dict[str, dict[str, str]] = {

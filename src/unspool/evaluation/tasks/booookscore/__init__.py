@@ -16,7 +16,7 @@ from unspool.evaluation.tasks.booookscore.judge import (
 )
 from unspool.evaluation.tasks.booookscore.plant import Planted, plant
 from unspool.evaluation.tasks.booookscore.released import Book, score_annotations
-from unspool.evaluation.tasks.booookscore.task import TASKS, clean_sentences
+from unspool.evaluation.tasks.booookscore.task import TASKS
 from unspool.evaluation.tasks.booookscore.wording import TYPES
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "Book",
     "Coherence",
     "Planted",
-    "clean_sentences",
     "plant",
     "read_batch",
     "read_one",

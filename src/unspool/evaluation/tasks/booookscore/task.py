@@ -12,12 +12,10 @@ Cost: one or two counts a sample.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unspool.corpus.split import sentences as split_sentences
 from unspool.errors import InputError
 from unspool.evaluation.spec import (
     LengthLevel,
@@ -31,7 +29,7 @@ from unspool.evaluation.spec import (
     fingerprint,
 )
 from unspool.evaluation.tasks._fit import Fitter
-from unspool.evaluation.tasks._texts import texts
+from unspool.evaluation.tasks._prose import plain_sentences
 from unspool.evaluation.tasks.base import GENERATED, Task
 from unspool.evaluation.tasks.booookscore import released
 from unspool.evaluation.tasks.booookscore.judge import read_one
@@ -43,7 +41,6 @@ DEPTHS = (0.25, 0.5, 0.75, 1.0)
 CLEAR, CONFUSING = " clear", " confusing"
 _CHOICE = "\n\nIn one word, clear or confusing, the sentence is"
 _FAR = 8
-_SENTENCE = re.compile(r"[A-Z][A-Za-z' -]+[,;]?( [A-Za-z(\"'][^\n*`=>|]*)[a-z)]\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +117,7 @@ class PlantedErrors(Task):
         """See `Task.samples`; errors are planted in every other round of the depths."""
         level = level or LEVELS[0]
         depths = self.spec.depths or (1.0,)
-        pool = clean_sentences(source)
+        pool = plain_sentences(source)
         if len(pool) < _FAR + 3:
             raise InputError(
                 f"The texts hold {len(pool)} plain sentences, and a summary with errors takes at "
@@ -204,18 +201,6 @@ class Annotations(Task):
                 meta={"score": book.score, "confusing": book.confusing},
             )
             yield Prediction(sample, Response())
-
-
-def clean_sentences(source: Source = GENERATED) -> list[str]:
-    """Plain sentences of texts, each once, in order: no code, no headings, no tables."""
-    found: dict[str, None] = {}
-    for document in texts(source):
-        data = document.text.encode()
-        for start, end in split_sentences(document.text):
-            piece = " ".join(data[start:end].decode().split())
-            if 40 <= len(piece) <= 300 and _SENTENCE.fullmatch(piece):
-                found.setdefault(piece)
-    return list(found)
 
 
 _SPEC = TaskSpec(
