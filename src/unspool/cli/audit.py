@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unspool.forensics.trace_page import TraceReport
 
 app = App(name="audit", help="Find out what a model has seen and written.")
+app.command("unspool.cli.audit_lengths:app", name="lengths")
 
 _LISTED = 20
 """Entries listed on a terminal."""

@@ -36,9 +36,9 @@ class ContaminationSettings:
     """Characters (code points) of a window."""
     stride: Stride = "word"
     """"word", or characters from one window to the next."""
-    dirty: float = 0.8
+    dirty: int | float = 0.8
     """Share of windows found from which an entry is dirty."""
-    suspicious: float = 0.2
+    suspicious: int | float = 0.2
     """Share of windows found above which an entry is suspicious."""
     fields: tuple[str, ...] = ()
     """Fields to look at; empty: `text`, or if there is none, every field that holds text."""
@@ -72,7 +72,7 @@ class ContaminationSettings:
         if len(set(self.fields)) < len(self.fields):
             raise ConfigError(f"A field is named twice: {', '.join(self.fields)}.")
 
-    def label(self, eta: float | None) -> Label:
+    def label(self, eta: int | float | None) -> Label:
         """What an entry with this share of windows found is called."""
         if eta is None:
             return "skipped"

@@ -98,6 +98,7 @@ def contamination(
         folder = Path(out)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{os.fspath(out)!r} is a file, and --out names a folder.")
+        _check_free(folder)
         with storage(folder), _locked(folder):
             remove_temporary(folder)
             _check_plan(folder, _plan(read, prints, settings))
@@ -284,15 +285,21 @@ def _plan(
     }
 
 
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that holds anything but a run, before anything is written into it."""
+    if not folder.is_dir() or (folder / PLAN).exists():
+        return
+    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    if others:
+        raise InputError(
+            f"The folder {folder.name} holds other files ({', '.join(others[:3])}). Choose a new "
+            "or empty folder."
+        )
+
+
 def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
     path = folder / PLAN
     if not path.exists():
-        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-        if others:
-            raise InputError(
-                f"The folder {folder.name} holds other files ({', '.join(others[:3])}). Choose a "
-                "new or empty folder."
-            )
         write_atomic(path, [canonical(plan)])
         return
     try:

@@ -39,6 +39,7 @@ th:first-child,td:first-child{text-align:left;padding-left:0;overflow-wrap:anywh
 details,.card{border:1px solid var(--line);border-radius:6px;padding:.5rem .8rem;margin:.5rem 0}
 summary{cursor:pointer;overflow-wrap:anywhere}
 .card:target{border-color:var(--link);box-shadow:0 0 0 2px var(--link)}
+.card>small,details>small{display:block;margin-top:.5rem}
 .card,h2{scroll-margin-top:1rem}
 blockquote{margin:.4rem 0;padding:.3rem .7rem;border-left:3px solid var(--line);
 background:var(--box);white-space:pre-wrap;overflow-wrap:anywhere;font-size:.9rem}
@@ -82,7 +83,7 @@ def section(title: str, body: str) -> str:
     return f"<section><h2>{text(title)}</h2>{body}</section>\n"
 
 
-def percent(share: float | None) -> str:
+def percent(share: int | float | None) -> str:
     """A share as a person reads it; a dash where there is none."""
     return "–" if share is None else f"{100 * share:.1f}%"
 
