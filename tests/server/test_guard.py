@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.server.conftest import Client, fresh, listening
@@ -87,6 +88,16 @@ def test_large_bodies_are_refused_unread(index_dir: Path) -> None:
     sent: Any = {"content": chunks(), "headers": {"Content-Type": "application/json"}}
     assert client.post(COUNT, **sent).status_code == 413
     assert client.post("/", **{**sent, "content": chunks()}).status_code == 413
+
+
+def test_a_client_that_sends_too_much_gets_to_read_why(index_dir: Path) -> None:
+    app = make_app(ServerSettings(max_body=1000), {"main": (index_dir,)})
+    body = b'{"queries": ["' + b"x" * (20 << 20) + b'"]}'
+    with listening(app) as address, httpx.Client(base_url=address, timeout=30) as client:
+        for _ in range(3):
+            answer = client.post(COUNT, content=body, headers={"Content-Type": "application/json"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+        assert client.post(COUNT, json={"query": "dog"}).status_code == 200
 
 
 def test_a_token_is_asked_for(guarded: Client) -> None:

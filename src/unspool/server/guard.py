@@ -10,6 +10,7 @@ send. Both are compared in constant time. Nothing of this looks into a body.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import time
@@ -28,6 +29,8 @@ Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "unspool"
+_MOST_DRAINED = 64 << 20
+_DRAIN_SECONDS = 5.0
 _OPEN = ("/healthz", "/login")
 _LOOPBACK = {b"localhost", b"127.0.0.1", b"[::1]"}
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
@@ -57,6 +60,7 @@ class Guard:
         started = time.perf_counter()
         answered = 0
         refusal: ServiceError | None = None
+        received, whole = 0, False
 
         async def answer(message: dict[str, Any]) -> None:
             nonlocal answered
@@ -73,7 +77,6 @@ class Guard:
             declared = headers.get(b"content-length", b"0")
             if not declared.isdigit() or int(declared) > most:
                 raise _too_large(most)
-            received, whole = 0, False
             end = asyncio.get_running_loop().time() + self._settings.body_seconds
 
             async def listen() -> dict[str, Any]:
@@ -104,7 +107,8 @@ class Guard:
                 answered = 303
                 await send_json(send, 303, error.body(), {"Location": "/login"})
                 return
-            # What is left of the body is not read: the connection cannot serve another request.
+            if error.status != 408 and not whole:
+                await _drain(receive)
             await send_json(
                 send, error.status, error.body(), {**error.headers(), "Connection": "close"}
             )
@@ -195,6 +199,18 @@ async def send_json(
 
 def _has_body(headers: Mapping[bytes, bytes]) -> bool:
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+async def _drain(receive: Receive) -> None:
+    """Let a client finish sending, within bounds: one that is cut off never reads the answer."""
+    left = _MOST_DRAINED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b"")) + 1
+                if not message.get("more_body", False):
+                    return
 
 
 def _name(host: bytes) -> bytes:
