@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from unspool.forensics.trace_page import TraceReport
 
 app = App(name="audit", help="Find out what a model has seen and written.")
-app.command("unspool.cli.audit_lengths:app", name="lengths")
+app.command(
+    "unspool.cli.audit_lengths:app",
+    name="lengths",
+    help="Measure and predict how long a model's answers are.",
+)
 
 _LISTED = 20
 """Entries listed on a terminal."""
