@@ -116,10 +116,41 @@ def measure(
     for _, index in corpora:
         counts = index.count_batch(queries).tolist() if queries else []
         found.append({q: n for q, n in zip(queries, counts, strict=True) if n})
+    joined = _joined(entries, cut, corpora, found) if settings.examples else [set()] * len(found)
     return [
-        _row(benchmark, entry, windows, corpora, found, settings)
+        _row(benchmark, entry, windows, corpora, found, joined, settings)
         for entry, windows in zip(entries, cut, strict=True)
     ]
+
+
+def _joined(
+    entries: Sequence[Entry],
+    cut: Sequence[Sequence[_Window]],
+    corpora: Corpora,
+    found: Sequence[dict[str, int]],
+) -> list[set[str]]:
+    """For each index, the neighbouring windows that also occur as one piece."""
+    all_joined = []
+    for (_, index), each in zip(corpora, found, strict=True):
+        pairs = {
+            _between(entry, first, second)
+            for entry, windows in zip(entries, cut, strict=True)
+            for first, second in pairwise([w for w in windows if w.query in each])
+            if _overlap(first, second)
+        }
+        asked = sorted(pairs)
+        counts = index.count_batch(asked).tolist() if asked else []
+        all_joined.append({text for text, count in zip(asked, counts, strict=True) if count})
+    return all_joined
+
+
+def _overlap(first: _Window, second: _Window) -> bool:
+    return first.field == second.field and second.start < first.end
+
+
+def _between(entry: Entry, first: _Window, last: _Window) -> str:
+    """The text from the start of a window to the end of a later one."""
+    return entry.fields[first.field].text[first.start : last.end]
 
 
 def summarise(
@@ -178,11 +209,12 @@ def _row(
     windows: Sequence[_Window],
     corpora: Corpora,
     found: Sequence[dict[str, int]],
+    joined: Sequence[set[str]],
     settings: ContaminationSettings,
 ) -> dict[str, Any]:
     hits = [w for w in windows if any(w.query in each for each in found)]
     eta = round(len(hits) / len(windows), 6) if windows else None
-    examples, texts = _examples(entry, hits, corpora, found, settings)
+    examples, texts = _examples(entry, windows, hits, corpora, found, joined, settings)
     fields: dict[str, dict[str, Any]] = {}
     for place, field in enumerate(entry.fields):
         own = [w for w in windows if w.field == place]
@@ -222,54 +254,64 @@ def _spans(text: str, ranges: Sequence[tuple[int, int]]) -> list[dict[str, Any]]
 
 def _examples(
     entry: Entry,
+    windows: Sequence[_Window],
     hits: Sequence[_Window],
     corpora: Corpora,
     found: Sequence[dict[str, int]],
+    joined: Sequence[set[str]],
     settings: ContaminationSettings,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Where the longest found pieces of an entry stand, each in another document; and the text
     around them."""
-    runs: list[tuple[int, int, int, int, str]] = []
+    runs: list[tuple[int, int, list[_Window]]] = []
     for corpus, each in enumerate(found):
         own = [w for w in hits if w.query in each]
-        # Windows that overlap are one copied passage, as a rule.
-        edges = [0, *(i for i, (a, b) in enumerate(pairwise(own), 1) if _apart(a, b)), len(own)]
-        for low, high in pairwise(edges):
+        breaks = [
+            i
+            for i, (a, b) in enumerate(pairwise(own), 1)
+            if not (_overlap(a, b) and _between(entry, a, b) in joined[corpus])
+        ]
+        for low, high in pairwise([0, *breaks, len(own)]):
             if low < high:
-                first = own[low]
-                text = entry.fields[first.field].text[first.start : own[high - 1].end]
-                runs.append((len(text), corpus, first.field, low, text))
-    runs.sort(key=lambda run: (-run[0], run[1], run[2], run[3]))
+                run = own[low:high]
+                runs.append((run[-1].end - run[0].start, corpus, run))
+    runs.sort(key=lambda run: (-run[0], run[1], run[2][0].field, run[2][0].start))
     shown: list[dict[str, Any]] = []
     around: list[str] = []
+    # The surroundings are read only where a short field is to be looked for in them.
+    counted = {window.field for window in windows}
+    context = settings.near if len(counted) < len(entry.fields) else 0
     seen: set[tuple[int, str]] = set()
-    for _, corpus, field, _, text in runs:
+    for _, corpus, run in runs:
         if len(shown) >= settings.examples:
             break
         name, index = corpora[corpus]
-        query = _longest(index, text, settings.window)
-        for hit in index.find(query, limit=1, context=settings.near):
+        field = run[0].field
+        query, count = _longest(index, entry, run)
+        for hit in index.find(query, limit=1, context=context):
             if (corpus, hit.span.document) not in seen:
                 seen.add((corpus, hit.span.document))
                 told = {"index": name, "field": entry.fields[field].name}
-                shown.append({**hit.span.to_json(), **told, "count": index.count(query)})
+                shown.append({**hit.span.to_json(), **told, "count": count})
                 around.append(hit.context)
     return shown, around
 
 
-def _apart(first: _Window, second: _Window) -> bool:
-    return first.field != second.field or second.start >= first.end
-
-
-def _longest(index: Index, text: str, window: int) -> str:
-    """The longest piece of a passage that occurs as it stands; each of its windows does."""
-    if index.count(text):
-        return text
-    if index.info().settings.get("normalise"):  # lengths would be of the changed text
-        return text[:window]
-    low, high = index.longest_match(text).longest()
-    # A match of bytes may begin or end inside a character.
-    return text.encode()[low:high].decode("utf-8", "ignore")
+def _longest(index: Index, entry: Entry, run: Sequence[_Window]) -> tuple[str, int]:
+    """From the first window of a run, the longest piece that ends with a window and occurs."""
+    low, high = 0, len(run) - 1
+    text = _between(entry, run[0], run[high])
+    count = index.count(text)
+    if count:
+        return text, count
+    while high - low > 1:  # the piece to `low` occurs, that to `high` does not
+        middle = (low + high) // 2
+        if index.count(_between(entry, run[0], run[middle])):
+            low = middle
+        else:
+            high = middle
+    text = _between(entry, run[0], run[low])
+    return text, index.count(text)
 
 
 def _stands_in(pieces: Sequence[str], texts: Sequence[str]) -> bool:
