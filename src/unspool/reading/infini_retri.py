@@ -239,18 +239,39 @@ class InfiniRetriReader:
         reader = Reader(extension)
         asked = min(_QUESTION_TOKENS, len(ids) // 4)
         body, tail = list(ids[: len(ids) - asked]), list(ids[len(ids) - asked :])
-        # Token by token: a character of several tokens is not whole, but where sentences end is
-        # all that is read of this text.
-        pieces = reader.tokenizer.batch_decode([[i] for i in body])
-        offsets, at = [], 0
-        for piece in pieces:
-            offsets.append((at, at + len(piece)))
-            at += len(piece)
-        joined = "".join(pieces)
-        text = LongText(joined if joined.strip() else " .")
         plan = _plan(reader, [], tail, body, written)
-        kept = _keep(reader, plan, body, _cut(text, offsets, plan), None)
+        most = min(plan.method.chunk, plan.max_kept)
+        kept = _keep(reader, plan, body, sentences_of_ids(reader.tokenizer, body, most), None)
         return [*(i for s, _ in kept for i in body[s.first : s.last]), *tail]
+
+
+def sentences_of_ids(tokenizer: Any, ids: Sequence[int], most: int) -> list[Sentence]:
+    """Sentences of a text of which only token ids are known."""
+    # Token by token: a character of several tokens is not whole, but where sentences end is all
+    # that is read of this text.
+    pieces = tokenizer.batch_decode([[i] for i in ids])
+    offsets, at = [], 0
+    for piece in pieces:
+        offsets.append((at, at + len(piece)))
+        at += len(piece)
+    joined = "".join(pieces)
+    if not joined.strip():
+        return [
+            Sentence(first, min(first + most, len(ids)), 0, 0) for first in range(0, len(ids), most)
+        ]
+    return token_sentences(LongText(joined), offsets, most)
+
+
+def keep_sentences(
+    reader: Reader, ids: Sequence[int], question: str, *, written: int = 64, tell: Any = None
+) -> tuple[int, list[tuple[Sentence, float]]]:
+    """The layer that was used and the kept sentences of a text of token ids, with their scores."""
+    before, after = frame(reader.tokenizer, question)
+    head = begins(reader.tokenizer, encode(reader.tokenizer, before))
+    plan = _plan(reader, head, encode(reader.tokenizer, after), ids, written)
+    most = min(plan.method.chunk, plan.max_kept)
+    sentences = sentences_of_ids(reader.tokenizer, ids, most)
+    return plan.layer, _keep(reader, plan, ids, sentences, tell)
 
 
 def _read(
