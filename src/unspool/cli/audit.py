@@ -31,6 +31,11 @@ app.command(
     name="lengths",
     help="Measure and predict how long a model's answers are.",
 )
+app.command(
+    "unspool.cli.audit_traps:app",
+    name="traps",
+    help="Plant sequences that show whether a model was trained on a text.",
+)
 
 _LISTED = 20
 """Entries listed on a terminal."""
