@@ -86,7 +86,10 @@ def read_benchmarks(
         PathNotFound: An argument does not exist.
     """
     sources = find_sources(paths, include=_PATTERNS)
-    names = short_names([source.path for source in sources])
+    names = [
+        "standard input" if name == "-" else name
+        for name in short_names([source.path for source in sources])
+    ]
     found = []
     for source, name in zip(sources, names, strict=True):
         records = list(_records(source))
