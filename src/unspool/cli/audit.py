@@ -41,7 +41,7 @@ _LISTED = 20
 """Entries listed on a terminal."""
 
 
-@app.command
+@app.command(usage="Usage: unspool audit contamination [OPTIONS] BENCH…")
 def contamination(
     *benchmarks: Annotated[str, MAY_BE_DASH],
     index: list[Path] | None = None,
@@ -117,7 +117,7 @@ def contamination(
         message(f"Reports are in {out}; open {out / 'report.html'} in a browser.")
 
 
-@app.command
+@app.command(usage="Usage: unspool audit trace [OPTIONS] TEXT")
 def trace(
     text: Annotated[str | None, MAY_BE_DASH] = None,
     /,
