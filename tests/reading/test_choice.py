@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,8 @@ def test_settings_of_bm25_are_refused_with_other_methods(files: Path) -> None:
 def test_a_model_that_cannot_be_changed_is_refused(files: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be changed"):
         ask(files, QUESTION, model=ScriptedModel(["x"]), method="xl3m")
+    with pytest.raises(ConfigError, match="endpoint cannot be changed"):
+        ask(files, QUESTION, endpoint="http://127.0.0.1:9/v1", method="xl3m")
 
 
 def test_no_text_is_an_error(tmp_path: Path) -> None:
@@ -141,6 +145,19 @@ def test_recommendations_are_methods_with_reasons(task: Any) -> None:
 def test_what_cannot_be_recommended() -> None:
     with pytest.raises(ConfigError, match="length"):
         recommend(8192, 0)
+
+
+def test_without_torch_methods_are_still_named(tmp_path: Path) -> None:
+    blocked = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+    code = blocked + (
+        "from unspool import list_methods\n"
+        "from unspool.reading.ask import ask\n"
+        "assert 'infllm' in {m.name for m in list_methods()}\n"
+        "try:\n    ask('x', 'Why?', method='infllm')\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "unspool[read]" in done.stdout, done.stderr
 
 
 def test_every_method_is_described() -> None:

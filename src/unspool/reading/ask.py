@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from unspool import _registry
 from unspool._machine import peak_rss
+from unspool._optional import require
 from unspool.backends.prompts import encode_prompt
 from unspool.errors import ConfigError, IndexFileError, InputError, OverflowPolicyError
 from unspool.methods import resolve_method
@@ -97,6 +98,12 @@ def ask(
     check_name(method)
     if is_extension(method):
         _refuse_budget(method, top_k, read_tokens)
+        if endpoint is not None:
+            raise ConfigError(
+                f"Method {method} changes a model from inside, and an endpoint cannot be changed. "
+                f"Load a model here, or choose bm25."
+            )
+        require("torch", extra="read", purpose=f"Method {method}")
         resolve_method(method)
         loaded = _model(model, endpoint, api_key, dtype, device, tell)
         return ask_extended(paths, question, loaded, method, max_tokens=max_tokens, tell=tell)

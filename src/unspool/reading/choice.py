@@ -55,12 +55,19 @@ class Choice:
 
 
 def list_methods() -> list[MethodInfo]:
-    """Every method of `extend` and of `--method`, by name."""
+    """Every method of `extend` and of `--method`, by name.
+
+    Without the packages of `unspool[read]` some have no more than a name.
+    """
     proofs = catalog.proofs()
     papers = {s.slug: f"{s.authors} {s.year}" for s in catalog.systems()}
     found = []
     for name in method_names():
-        kind = method_class(name)
+        try:
+            kind = method_class(name)
+        except ImportError:
+            found.append(_undescribed(name))
+            continue
         found.append(
             MethodInfo(
                 name=name,
@@ -75,6 +82,20 @@ def list_methods() -> list[MethodInfo]:
             )
         )
     return found
+
+
+def _undescribed(name: str) -> MethodInfo:
+    return MethodInfo(
+        name=name,
+        kind="needs unspool[read]",
+        options={},
+        recalls="",
+        costs="",
+        trains=False,
+        exportable=False,
+        paper="",
+        measured="",
+    )
 
 
 def recommend(model: Any, length: int, task: Task = "qa") -> list[Choice]:
