@@ -3,8 +3,8 @@
 A small decoder is trained on documentation (the reference). It draws the pool. Then it goes on
 training on other documents of the same kind in which one of each pair is planted (the target).
 Pairs with 0 copies were never planted and must not be told apart. Absolute numbers of copies are
-not those of the paper: a small model on few tokens memorises more than one of 1.3 billion parameters
-on 3 trillion. What is comparable is the order, and the controls.
+not those of the paper: a small model on few tokens memorises more than one of 1.3 billion
+parameters on 3 trillion. What is comparable is the order, and the controls.
 """
 
 from __future__ import annotations
