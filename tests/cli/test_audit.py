@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import random
+import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +97,43 @@ def test_wrong_input_is_told(
     assert says in err
     assert out == ""
     assert "Traceback" not in err
+
+
+def test_standard_input_is_a_benchmark(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("b.jsonl", "rb") as file:
+        keep = os.dup(0)
+        os.dup2(file.fileno(), 0)
+        try:
+            assert cli.run(["audit", "contamination", "-", "--index", "i.idx", "--json"]) == 0
+        finally:
+            os.dup2(keep, 0)
+            os.close(keep)
+    last = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert (last["benchmark"], last["dirty"]) == ("standard input", 1)
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_gives_the_same_files(here: Path) -> None:
+    words = TEXT.split()
+    rng = random.Random(0)
+    rows = [{"text": " ".join(rng.choices(words, k=300))} for _ in range(6000)]
+    Path("big.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    line = [sys.executable, "-m", "unspool", "audit", "contamination", "big.jsonl"]
+    line += ["--index", "i.idx", "--out"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*line, "whole"], check=True, **quiet)
+    started = subprocess.Popen([*line, "killed"], **quiet)
+    deadline = time.monotonic() + 60
+    while not list(Path("killed").glob("parts/0*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started.kill()
+    started.wait()
+    assert not Path("killed/entries.jsonl").exists()
+    subprocess.run([*line, "killed"], check=True, **quiet)
+    assert json.loads(Path("killed/run.json").read_text())["entries_checked_before"] > 0
+    for path in Path("whole").iterdir():
+        if path.name != "run.json":
+            assert (Path("killed") / path.name).read_bytes() == path.read_bytes()
+    assert not Path("killed/parts").exists()
