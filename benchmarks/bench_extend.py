@@ -48,7 +48,7 @@ def prefill(tokens: int, method: str, dtype: str) -> Timed:
     """Tokens a second of reading a text into a cache."""
     import torch
 
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     loaded, ids = _model(dtype), _text(tokens)
     extension = extend(loaded.model, method)
@@ -89,7 +89,7 @@ def decode(tokens: int, method: str, weights: str) -> Timed:
     """Tokens a second of writing after a text, through transformers' own `generate`."""
     import torch
 
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     loaded, ids = _model("float32"), _text(tokens)
     chosen: Any = weights

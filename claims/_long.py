@@ -13,7 +13,7 @@ CODE = (
     "positions",
     "_dispatch.py",
     "_facts.py",
-    "extend.py",
+    "extension.py",
     "methods.py",
     "stream.py",
     "reading/losses.py",

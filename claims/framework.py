@@ -68,7 +68,7 @@ class Claim:
     packages: tuple[str, ...] = ()
     """Distributions whose versions go into the row, besides Python and unspool."""
     code: tuple[str, ...] = ()
-    """Rooms and files of the package that the figures depend on ("attention", "extend.py"): a
+    """Rooms and files of the package that the figures depend on ("attention", "extension.py"): a
     change there measures finished steps anew. Empty: the whole package."""
 
     def __post_init__(self) -> None:

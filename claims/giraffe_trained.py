@@ -147,7 +147,7 @@ def continued(
     """Continue at twice the window under a method; score, linear also with a larger factor."""
     from safetensors.torch import load_model
 
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     model = network(settings, seed, device())
     load_model(model, weights)

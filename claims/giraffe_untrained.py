@@ -105,7 +105,7 @@ def reading(spec: str | None) -> Iterator[tuple[Any, Any]]:
     """The model with a method installed, and an empty cache."""
     from transformers.cache_utils import DynamicCache
 
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     model = embedded().model
     if spec is None:

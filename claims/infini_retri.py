@@ -136,7 +136,7 @@ def one(
     with_bm25: bool = False,
 ) -> dict[str, Any]:
     """One text: what is kept, and what is answered from it."""
-    from unspool.extend import extend
+    from unspool.extension import extend
     from unspool.reading.infini_retri import keep_sentences
     from unspool.reading.reader import Reader
 

@@ -164,7 +164,7 @@ def hide_keys(spec: str, tokens: int, depths: list[float], seed: int) -> list[di
     import torch
 
     from unspool.attention.infllm import InfLLM, retrieved
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     encode = model().tokenizer.encode
     head, ask = (encode(text, add_special_tokens=False) for text in (_HEAD, _ASK))
@@ -219,7 +219,7 @@ def hide_keys(spec: str, tokens: int, depths: list[float], seed: int) -> list[di
 
 def ask_lines(spec: str, seed: int) -> dict[str, Any]:
     """One text of numbered lines, read once; each question on a fork."""
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     encode = model().tokenizer.encode
     draw = random.Random(f"{seed}:lines")
@@ -252,7 +252,7 @@ def time_prefill(spec: str) -> dict[str, Any]:
     import torch
 
     from claims.data import python_reference
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     lm = model()
     text = "\n".join(p.read_text("utf-8") for p in sorted(python_reference().glob("*.txt")))

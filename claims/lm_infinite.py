@@ -115,7 +115,7 @@ def run(ctx: Context, length: int = LENGTH, samples: int | None = None) -> Measu
 
 def losses(ctx: Context, spec: str | None, length: int) -> list[float]:
     """Nats of every token but the first."""
-    from unspool.extend import extend
+    from unspool.extension import extend
     from unspool.reading.losses import fresh_losses, method_losses
 
     loaded, ids = model(ctx.budget), text_ids(length)
@@ -137,7 +137,7 @@ def written_speed(ctx: Context, length: int, weights: Any) -> dict[str, dict[str
     import torch
 
     from unspool.caches.base import KV
-    from unspool.extend import extend
+    from unspool.extension import extend
     from unspool.positions.rotation import Rotation
 
     loaded = model(ctx.budget)
@@ -184,7 +184,7 @@ def passkey(ctx: Context, spec: str, number: int, samples: int) -> bool:
 
 def complete(loaded: Any, spec: str, ids: list[int], max_new_tokens: int = 8) -> str:
     """What a method writes after a prompt, greedily."""
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     with extend(loaded.model, spec, tokenizer=loaded.tokenizer) as extension:
         stream = extension.stream().feed(ids)

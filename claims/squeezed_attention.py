@@ -137,7 +137,7 @@ def measure(number: int, seed: int) -> dict[str, Any]:
     """Every arm on one context."""
     import torch
 
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     loaded = model()
     prompt = plant(
@@ -252,7 +252,7 @@ def time_first_token() -> dict[str, Any]:
     """Seconds from a question to its first token: over a saved context, and reading again."""
     import torch
 
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     loaded = model()
     prompt = plant(loaded.tokenizer, start=0, tokens=TOKENS, facts=QUESTIONS, after=0, seed=1)

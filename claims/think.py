@@ -166,7 +166,7 @@ def measure(number: int, seed: int) -> dict[str, Any]:
     """Loss and answers of every arm on one prompt."""
     import torch
 
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     loaded = model()
     tokens = (2000, 3000, 4000)[number % 3]

@@ -141,7 +141,7 @@ def parts(ctx: Context, question: str) -> tuple[list[int], list[int]]:
 
 def score(ctx: Context, segments: Sequence[list[int]], question: str) -> Scores:
     """Every kind of score of some segments, from one pass each."""
-    from unspool.extend import extend
+    from unspool.extension import extend
     from unspool.reading.reader import Reader
     from unspool.reading.xl3m import uncertainty
 
@@ -223,7 +223,7 @@ def write(ctx: Context, trial: Needle, pieces: Sequence[tuple[int, int]]) -> str
     """The model's answer from some pieces of the text."""
     import torch
 
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     loaded = model(ctx.budget)
     head, tail = parts(ctx, trial.question)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from unspool.corpus.readers import read_documents as read_documents
     from unspool.errors import UnspoolError as UnspoolError
     from unspool.evaluation.run import evaluate as evaluate
+    from unspool.extension import extend as extend
     from unspool.index.build import build_index as build_index
     from unspool.index.open import open_index as open_index
     from unspool.reading.ask import ask as ask
@@ -42,6 +43,7 @@ _LAZY = {
     "ask": "unspool.reading.ask",
     "build_index": "unspool.index.build",
     "evaluate": "unspool.evaluation.run",
+    "extend": "unspool.extension",
     "list_methods": "unspool.reading.choice",
     "load_model": "unspool.backends.load",
     "open_index": "unspool.index.open",
@@ -64,6 +66,7 @@ __all__ = [  # spelled out, since type checkers and editors read it without runn
     "ask",
     "build_index",
     "evaluate",
+    "extend",
     "list_methods",
     "load_model",
     "open_index",

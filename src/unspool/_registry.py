@@ -80,7 +80,14 @@ _TABLES: dict[str, dict[str, str]] = {
     "decode": {
         "step": "unspool.backends.decode:routed",
     },
+    "prompt": {
+        "infini-retri": "unspool.reading.infini_retri:InfiniRetriReader",
+        "whole": "unspool.reading.whole:WholeReader",
+        "xl3m": "unspool.reading.xl3m:XL3MReader",
+    },
     "method": {
+        "infini-retri": "unspool.reading.infini_retri:InfiniRetri",
+        "xl3m": "unspool.reading.xl3m:XL3M",
         "dense": "unspool.methods:DenseMethod",
         "squeezed": "unspool.attention.squeezed:Squeezed",
         "snapkv": "unspool.caches.snapkv:SnapKV",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unspool.caches.cache import UnspoolCache
-    from unspool.extend import Extension
+    from unspool.extension import Extension
 
 _FORMAT = 1
 _LINE_STARTS = re.compile(r"(?<=\n)(?=\S)")

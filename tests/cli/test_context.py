@@ -13,7 +13,7 @@ from tests.backends.tiny import network, tokenizer
 from unspool.backends.prompts import encode_prompt
 from unspool.cli import main as cli
 from unspool.errors import InputError, OverflowPolicyError
-from unspool.extend import extend
+from unspool.extension import extend
 from unspool.reading.context import open_context, save_context
 from unspool.reading.context_parts import context_ids, question_ids
 from unspool.reading.prompt import answer_prompt

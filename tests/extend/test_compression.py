@@ -24,7 +24,7 @@ from unspool.caches.snapkv import SnapKVStage
 from unspool.caches.stages import split
 from unspool.caches.think import ThinKStage, channel_scores, drop_channels
 from unspool.errors import ConfigError
-from unspool.extend import extend
+from unspool.extension import extend
 
 
 def random_kv(batch: int, heads: int, length: int, size: int, seed: int = 0) -> KV:

@@ -13,7 +13,7 @@ import torch
 from tests.extend.conftest import FAMILIES, VOCABULARY, build, left_padded, tokens
 from tests.extend.methods import LAWS, Laws
 from unspool.errors import ConfigError, InputError, UnspoolError
-from unspool.extend import extend
+from unspool.extension import extend
 from unspool.methods import method_class, method_names
 
 FULL = {name: laws for name, laws in LAWS.items() if laws.cached}

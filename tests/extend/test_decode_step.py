@@ -9,7 +9,7 @@ import torch
 
 from tests.extend.conftest import build, left_padded, tokens
 from unspool.errors import Unsupported
-from unspool.extend import extend
+from unspool.extension import extend
 
 SPECS = ("dense", "dense:late=true", "lm-infinite:local=32,sinks=4", "streaming-llm:window=32")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.extend.conftest import VOCABULARY, build
-from unspool.extend import extend
+from unspool.extension import extend
 
 TOKENS = 500_000
 pytestmark = pytest.mark.slow

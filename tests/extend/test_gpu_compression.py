@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.extend.conftest import build, left_padded, tokens
-from unspool.extend import extend
+from unspool.extension import extend
 
 pytestmark = [
     pytest.mark.gpu,

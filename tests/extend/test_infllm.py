@@ -21,7 +21,7 @@ from unspool.attention.spec import Spec
 from unspool.caches.base import KV
 from unspool.caches.memory import MemoryStore
 from unspool.errors import BudgetError, ConfigError
-from unspool.extend import extend
+from unspool.extension import extend
 from unspool.positions.rotation import Rotation
 
 INV_FREQ = torch.tensor([1.0, 0.31, 0.07])

@@ -15,7 +15,7 @@ from unspool.attention.call import Call
 from unspool.attention.spec import Spec
 from unspool.caches.base import KV
 from unspool.errors import ConfigError, OverflowPolicyError
-from unspool.extend import extend
+from unspool.extension import extend
 from unspool.methods import Method, resolve_method
 from unspool.positions.rotation import Rotation
 

@@ -32,7 +32,7 @@ from unspool.caches.context import (
 )
 from unspool.caches.context_store import ContextStore
 from unspool.errors import ConfigError, InputError
-from unspool.extend import extend
+from unspool.extension import extend
 
 SPEC = "squeezed:window=20,keep=0.3,pct=0.1"
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.positions import tiny
 from unspool.errors import ConfigError, OverflowPolicyError, Unsupported
-from unspool.extend import extend
+from unspool.extension import extend
 from unspool.methods import method_class, resolve_method
 from unspool.positions import kinds, rope_parameters
 from unspool.positions.randomised import randomised_positions

@@ -9,7 +9,7 @@ import torch
 
 from tests.positions import tiny
 from unspool.errors import ConfigError, Unsupported
-from unspool.extend import extend
+from unspool.extension import extend
 
 
 def by_definition(net: torch.nn.Module, text: torch.Tensor, scale_base: float) -> torch.Tensor:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.reading.tiny import QUESTION, TEXT, byte_tokenizer, plain, tiny
 from unspool.errors import ConfigError, InputError
-from unspool.extend import extend
+from unspool.extension import extend
 from unspool.reading.answering import token_offsets
 from unspool.reading.infini_retri import (
     InfiniRetri,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.reading.tiny import QUESTION, TEXT, byte_tokenizer, plain, tiny
 from unspool.errors import ConfigError, InputError
-from unspool.extend import extend
+from unspool.extension import extend
 from unspool.reading.reader import Reader
 from unspool.reading.xl3m import (
     XL3M,

@@ -26,7 +26,7 @@ from unspool.positions.rotation import rotate
 
 if TYPE_CHECKING:
     from unspool.caches.cache import UnspoolCache
-    from unspool.extend import Extension
+    from unspool.extension import Extension
 
 Weights = Literal["same", "int8"]
 Product = Callable[[Tensor], Tensor]

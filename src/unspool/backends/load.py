@@ -88,7 +88,7 @@ def load_model(
 def _extended(loaded: Any, method: str, weights: Literal["same", "int8"] | None) -> LanguageModel:
     """The same model, reading through `extend`."""
     from unspool.backends.transformers import TransformersModel
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     extension = extend(loaded.model, method, tokenizer=loaded.tokenizer, weights=weights)
     if extension.prompt_method is not None:

@@ -30,7 +30,7 @@ from unspool.types import Generation, Overflow, Prompt, Scored, Usage
 if TYPE_CHECKING:
     import torch
 
-    from unspool.extend import Extension
+    from unspool.extension import Extension
 
 
 class TransformersModel:

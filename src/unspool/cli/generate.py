@@ -24,7 +24,7 @@ from unspool.cli._output import (
 from unspool.errors import ConfigError, RunConflict
 
 if TYPE_CHECKING:
-    from unspool.extend import Extension
+    from unspool.extension import Extension
     from unspool.stream import Stream
 
 _SAVE_SECONDS = 120.0
@@ -82,7 +82,7 @@ def generate(
         raise ConfigError(f"--max-tokens must be >= 1, got {max_tokens}.")
     text = read_text(context) if context else ""
     loaded = load_stock(model)
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     started = time.perf_counter()
     with extend(loaded.model, method, tokenizer=loaded.tokenizer, weights=weights) as extension:

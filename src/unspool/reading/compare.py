@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from unspool.errors import ConfigError, RunConflict, UnspoolError
-from unspool.extend import extend
+from unspool.extension import extend
 from unspool.methods import method_class, resolve_method
 from unspool.reading.losses import breaks_at, by_position, fresh_losses, method_losses
 from unspool.reading.passkey import make_passkey

@@ -41,7 +41,7 @@ from unspool.saved import is_sound, read_header
 from unspool.types import Answer, Passage, Usage
 
 if TYPE_CHECKING:
-    from unspool.extend import Extension
+    from unspool.extension import Extension
     from unspool.stream import Stream
 
 _FORMAT = 1
@@ -321,7 +321,7 @@ def open_context(
 
 def _extended(loaded: Any, method: str) -> Extension:
     from unspool.backends.transformers import TransformersModel
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     if not isinstance(loaded, TransformersModel):
         raise ConfigError(f"{loaded.name} is not a local model; a context is kept in its cache.")

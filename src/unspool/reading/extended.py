@@ -73,7 +73,7 @@ def ask_extended(
         InputError: There is no text in the paths.
     """
     from unspool.backends.transformers import TransformersModel
-    from unspool.extend import extend
+    from unspool.extension import extend
 
     resolve_method(method)  # settings are checked before anything is read
     if not isinstance(model, TransformersModel):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unspool._facts import ModelFacts
-    from unspool.extend import Extension
+    from unspool.extension import Extension
 
 _QUESTION_TOKENS = 128
 """Of a prompt without a marked question; about the 512 characters that the package takes."""

@@ -22,7 +22,7 @@ from unspool.errors import ConfigError, InputError
 if TYPE_CHECKING:
     import torch
 
-    from unspool.extend import Extension
+    from unspool.extension import Extension
 
 Told = Callable[[int], None]
 """Called with the number of tokens read so far."""

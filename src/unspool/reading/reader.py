@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unspool.attention.call import Call
-    from unspool.extend import Extension
+    from unspool.extension import Extension
 
 
 class _Seen(Exception):  # not an error: it ends a forward pass that has done its work

@@ -24,7 +24,7 @@ from unspool.reading.units import units
 from unspool.types import Answer, Passage, Span, Usage
 
 if TYPE_CHECKING:
-    from unspool.extend import Extension
+    from unspool.extension import Extension
 
 _QUOTED = 8
 """Most passages that an answer quotes."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unspool._facts import ModelFacts
-    from unspool.extend import Extension
+    from unspool.extension import Extension
 
 Score = Literal["entropy-mean", "entropy-last", "nll"]
 
