@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,13 @@ def rows_by_rule(count: int, seed: int) -> list[Row]:
     return rows
 
 
+def true_quantiles(i: int) -> dict[float, float]:
+    """Quantiles of the two lognormals of `rows_by_rule`, from the standard library."""
+    middle, spread = [(8.0, 0.2), (150.0, 0.5)][i % 2]
+    normal = NormalDist()
+    return {level: middle * math.exp(spread * normal.inv_cdf(level)) for level in LEVELS}
+
+
 @pytest.mark.parametrize("encoder", ["features", "tfidf"])
 def test_predicts_what_the_prompt_decides(encoder: Any, tmp_path: Path) -> None:
     rows = rows_by_rule(80, seed=0)
@@ -123,7 +132,9 @@ def test_predicts_what_the_prompt_decides(encoder: Any, tmp_path: Path) -> None:
     assert long.quantiles[0.9] == pytest.approx(150 * np.exp(1.2816 * 0.5), rel=0.25)
     assert list(long.quantiles.values()) == sorted(long.quantiles.values())
     tested = held_out(rows, encoder=encoder)
-    assert tested.gain > 0.5
+    # What a predictor that knows the two distributions loses; 64 prompts do not pin 256 words down.
+    ideal = np.mean([pinball(r.output_sizes, true_quantiles(i)) for i, r in enumerate(rows)])
+    assert 0.98 * ideal < tested.loss < (1.05 if encoder == "features" else 1.15) * ideal
     assert tested.coverage == pytest.approx(0.9, abs=0.05)
     fitted.save(tmp_path / "p.json")
     assert Predictor.load(tmp_path / "p.json") == fitted
