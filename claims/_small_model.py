@@ -9,12 +9,19 @@ from typing import Any
 
 
 @cache
-def model(dtype: str = "float32") -> Any:
-    """SmolLM2-135M-Instruct; the beginning that prompts share is read once."""
+def model(dtype: str = "float32", name: str | None = None) -> Any:
+    """SmolLM2-135M-Instruct or another packaged model; a beginning that is shared is read once."""
     from unspool import load_model
     from unspool.backends.prefix import keep_prefixes
 
-    return keep_prefixes(load_model())
+    return keep_prefixes(load_model(name, dtype=dtype))
+
+
+def method_model(method: str, dtype: str = "bfloat16") -> Any:
+    """SmolLM2-135M-Instruct reading past its window by a method."""
+    from unspool import load_model
+
+    return load_model(dtype=dtype, method=method)
 
 
 def ask_choice(task: Any, sample: Any) -> dict[str, float]:
