@@ -70,7 +70,12 @@ CLAIM = Claim(
         "and 100 copies, 20 pairs a cell. The bound on unplanted pairs is two standard errors."
     ),
     packages=("torch", "transformers", "tokenizers"),
-    code=("forensics/traps", "backends/transformers.py"),
+    code=(
+        "forensics/traps",
+        "backends/transformers.py",
+        "backends/scoring.py",
+        "backends/next_token.py",
+    ),
 )
 
 

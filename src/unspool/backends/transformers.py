@@ -12,18 +12,18 @@ number of continuations and holds logits for the positions that it scores, no ot
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from unspool._machine import peak_rss
 from unspool._overflow import Shortened, fit
+from unspool.backends.next_token import Picker, end_tokens, interruptible
 from unspool.backends.prompts import check_request, encode_continuation, encode_prompt
-from unspool.backends.stream import Cancelled, Piece, TokenScore, Unfolder
+from unspool.backends.scoring import score_tail, token_score
+from unspool.backends.stream import Piece, TokenScore, Unfolder
 from unspool.errors import BackendError, ConfigError, InputError
 from unspool.types import Generation, Overflow, Prompt, Scored, Usage
 
@@ -69,7 +69,7 @@ class TransformersModel:
         self._window = window if window is not None else said
         self._evicted = 0
         """Tokens of the last prompt that the extension's method has given up."""
-        self._ends = _end_tokens(model, tokenizer)
+        self._ends = end_tokens(model, tokenizer)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @property
@@ -140,7 +140,7 @@ class TransformersModel:
             raise InputError("The prompt has no tokens: give at least one to continue.")
         kept = fit(ids, self._room(max_tokens), on_overflow, what="The prompt")
         unfolder = Unfolder(self._decode, stop)
-        pick = _Picker(temperature, seed)
+        pick = Picker(temperature, seed)
         written, ended = 0, False
         tokens: tuple[TokenScore, ...] = ()
         for token, logits in self._tokens(kept.ids, pick, max_tokens, cancelled):
@@ -149,7 +149,7 @@ class TransformersModel:
             if ended:
                 break
             if top_logprobs is not None:
-                tokens += (self._token_score(token, logits, top_logprobs),)
+                tokens += (token_score(self._decode, token, logits, top_logprobs),)
             text = unfolder.add(token)
             if unfolder.stopped:
                 break
@@ -163,7 +163,7 @@ class TransformersModel:
     def _tokens(
         self,
         ids: list[int],
-        pick: _Picker,
+        pick: Picker,
         max_tokens: int,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[tuple[int, torch.Tensor]]:
@@ -171,7 +171,7 @@ class TransformersModel:
         import torch
 
         # Not around the loop: between two tokens the caller's code runs, in the caller's mode.
-        with torch.inference_mode(), _interruptible(self.model, cancelled):
+        with torch.inference_mode(), interruptible(self.model, cancelled):
             logits, cache = self._prefill(ids)
         for number in range(max_tokens):
             token = pick(logits)
@@ -181,18 +181,6 @@ class TransformersModel:
             with torch.inference_mode():
                 rows, cache = self._forward([token], cache, keep=1)
             logits = rows[0, -1]
-
-    def _token_score(self, token: int, logits: torch.Tensor, top: int) -> TokenScore:
-        import torch
-
-        table = torch.log_softmax(logits.float(), dim=-1)
-        best = table.topk(top) if top else None
-        likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True) if best else ()
-        return TokenScore(
-            self._decode([token]),
-            float(table[token]),
-            tuple((self._decode([i]), float(value)) for i, value in likeliest),
-        )
 
     def logprobs(
         self, prompt: Prompt, continuations: Sequence[str], *, on_overflow: Overflow = "error"
@@ -224,7 +212,7 @@ class TransformersModel:
             logits, cache = self._prefill(prompt_fit.ids)
             scored = []
             for number, tail in enumerate(tails):
-                per_token, greedy = self._score(tail, logits, cache)
+                per_token, greedy = score_tail(self._forward, tail, logits, cache)
                 shared = len(ids) if number == 0 else 0
                 dropped = prompt_fit.dropped + self._evicted if number == 0 else 0
                 now = time.perf_counter()
@@ -268,7 +256,7 @@ class TransformersModel:
         kept = fit(ids, limit, on_overflow, what="The prompt")
         written: list[int] = []
         text, reason, first = "", None, 0.0
-        for token, _ in self._tokens(kept.ids, _Picker(temperature, seed), max_tokens):
+        for token, _ in self._tokens(kept.ids, Picker(temperature, seed), max_tokens):
             first = first or time.perf_counter() - started
             written.append(token)
             text, reason = self._ending(written, stop)
@@ -326,23 +314,6 @@ class TransformersModel:
             ) from error
         return out.logits[:, -keep:], out.past_key_values
 
-    def _score(self, tail: list[int], first: torch.Tensor, cache: Any) -> tuple[list[float], bool]:
-        import torch
-
-        if not tail:
-            return [], True
-        rows = first.unsqueeze(0)
-        if len(tail) > 1:
-            scratch, undo = _scratch(cache, len(tail) - 1)
-            more, _ = self._forward(tail[:-1], scratch, keep=len(tail) - 1)
-            rows = torch.cat([rows, more[0]])
-            undo()
-        table = torch.log_softmax(rows.float(), dim=-1)
-        targets = torch.tensor(tail, device=table.device)
-        picked = table.gather(1, targets[:, None])[:, 0]
-        greedy = bool((table.argmax(-1) == targets).all())
-        return [float(x) for x in picked.tolist()], greedy
-
     def _usage(self, ids: list[int], kept: Shortened, output: int, started: float) -> Usage:
         return Usage(
             input_tokens=len(ids),
@@ -366,65 +337,3 @@ class TransformersModel:
 
             return int(torch.cuda.max_memory_allocated(self.model.device))
         return peak_rss()
-
-
-class _Picker:
-    """The next token from logits: the largest, or drawn with a seed of its own."""
-
-    def __init__(self, temperature: float, seed: int) -> None:
-        import torch
-
-        self.temperature = temperature
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, logits: torch.Tensor) -> int:
-        import torch
-
-        if self.temperature == 0:
-            return int(logits.argmax(-1))
-        # On the CPU in float64, so that one seed gives one text on every device.
-        chances = torch.softmax(logits.double().cpu() / self.temperature, dim=-1)
-        return int(torch.multinomial(chances, 1, generator=self.generator))
-
-
-@contextmanager
-def _interruptible(model: Any, cancelled: Callable[[], bool] | None) -> Iterator[None]:
-    """Let a long forward pass end before its next layer once `cancelled` says yes."""
-    if cancelled is None:
-        yield
-        return
-    import torch
-
-    def check(*_: Any) -> None:
-        if cancelled():
-            raise Cancelled("The answer is no longer wanted.")
-
-    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
-    hooks = [layer.register_forward_pre_hook(check) for layer in next(lists, ())]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _scratch(cache: Any, new_tokens: int) -> tuple[Any, Any]:
-    """A cache to write a continuation into, and what to call when it has been scored."""
-    from transformers.cache_utils import DynamicLayer
-
-    from unspool.caches.cache import UnspoolCache
-
-    if isinstance(cache, UnspoolCache):
-        if cache.is_croppable:
-            return cache, lambda: cache.crop(-new_tokens)
-        return cache.copy(), lambda: None
-    layers = getattr(cache, "layers", None)
-    if layers and all(type(layer) is DynamicLayer for layer in layers):
-        return cache, lambda: cache.crop(-new_tokens)
-    return copy.deepcopy(cache), lambda: None  # a window or a state cannot be taken back
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = list(said) if isinstance(said, (list, tuple)) else [said]
-    return frozenset(e for e in [*ends, tokenizer.eos_token_id] if e is not None)
