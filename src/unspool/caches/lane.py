@@ -16,13 +16,13 @@ import copy
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from unspool._optional import require
 from unspool.caches.base import held_bytes
+from unspool.caches.block_index import best_blocks, block_vectors, score_dtype
 from unspool.caches.blocks import Block, Policy, Residents, Shelf, Slab, slabs_of
 from unspool.caches.growing import Growing
 from unspool.positions.rotation import Rotation
@@ -102,7 +102,7 @@ class Lane:
         """Take new tokens into the window: k, v [b, Hkv, T, D], raw."""
         self._anchor(rotation)
         slack = max(256, k.shape[2])
-        scores = k.new_zeros(k.shape[0], num_heads, k.shape[2], 1, dtype=_score_dtype(k))
+        scores = k.new_zeros(k.shape[0], num_heads, k.shape[2], 1, dtype=score_dtype(k))
         self.turned.append(rotation(k, self.read - self.base), scores, None, slack=slack)
         self.window.append(k, v, None, slack=slack)
         self.read += k.shape[2]
@@ -175,13 +175,7 @@ class Lane:
         count, top_k = self.num_blocks, self.settings.top_k
         if count <= top_k:
             return [list(range(count))] * len(self.rows)
-        query = q.to(self.vectors.dtype).mean(2).flatten(1)
-        vectors = self.vectors[:, :count]
-        if self.settings.index == "faiss":
-            return [_faiss(*row, top_k) for row in zip(query, vectors, strict=True)]
-        scores = torch.bmm(vectors, query[..., None])[..., 0]
-        best: list[list[int]] = scores.topk(top_k, dim=-1).indices.tolist()
-        return best
+        return best_blocks(q, self.vectors[:, :count], top_k, self.settings.index)
 
     def _bring(self, row: int, wanted: list[int]) -> None:
         """Put the wanted blocks of one sequence into slots; those that are there stay."""
@@ -370,44 +364,7 @@ class Lane:
         return lane
 
 
-def block_vectors(k: Tensor, scores: Tensor, size: int, representatives: int) -> Tensor:
-    """What stands for each block in a look-up: the mean key of its best tokens, head by head.
-
-    Args:
-        k: [b, Hkv, n * size, D] raw keys of n blocks.
-        scores: [b, Hq, n * size].
-        size: Tokens a block.
-        representatives: Tokens that count, those with the highest scores.
-
-    Returns:
-        [b, n, Hq * D], float32 (float64 for float64).
-    """
-    batch, num_heads = scores.shape[:2]
-    groups = num_heads // k.shape[1]
-    best = scores.unflatten(2, (-1, size)).topk(representatives, dim=-1).indices
-    keys = k.to(_score_dtype(k)).repeat_interleave(groups, dim=1).unflatten(2, (-1, size))
-    index = best[..., None].expand(*best.shape, k.shape[-1])
-    means: Tensor = keys.gather(3, index).mean(3)
-    return means.permute(0, 2, 1, 3).reshape(batch, best.shape[2], -1)
-
-
 def _split(x: Tensor, size: int) -> Tensor:
     """[Hkv, n * size, D] as n blocks [n, Hkv, size, D]."""
     blocks: Tensor = x.unflatten(1, (-1, size))
     return blocks.transpose(0, 1)
-
-
-def _score_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _faiss(query: Any, vectors: Any, top_k: int) -> list[int]:
-    faiss = require("faiss", extra="retrieve", purpose="infllm with index=faiss")
-    _, best = faiss.knn(
-        query[None].float().cpu().numpy(),
-        vectors.float().cpu().contiguous().numpy(),
-        top_k,
-        metric=faiss.METRIC_INNER_PRODUCT,
-    )
-    found: list[int] = best[0].tolist()
-    return found
