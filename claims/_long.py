@@ -13,6 +13,8 @@ CODE = (
     "positions",
     "_dispatch.py",
     "_facts.py",
+    "_plans.py",
+    "_slots.py",
     "extension.py",
     "methods.py",
     "stream.py",

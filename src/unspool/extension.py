@@ -20,15 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from unspool._dispatch import LayerPlan, forget, plan_layer, register
 from unspool._facts import ModelFacts, read_facts
 from unspool._overflow import fit
+from unspool._plans import hook_rotary, make_plans, make_stores
 from unspool._probe import find_layout, use_function
 from unspool._registry import resolve
-from unspool._slots import fill_slots, is_late
-from unspool.attention.dense import Dense
+from unspool._slots import fill_slots
 from unspool.caches.cache import UnspoolCache
-from unspool.caches.dense import DenseStore
 from unspool.errors import ConfigError
 from unspool.methods import Method, resolve_method, spell
-from unspool.positions.rotation import Rotation
 from unspool.report import Report, count
 from unspool.types import Answer, Overflow, Passage
 
@@ -129,14 +127,14 @@ class Extension:
             layout = find_layout(self.model, self.facts)
             self.facts = read_facts(self.model, layout or "half")
             modules, _ = use_function(self.model, self.facts, undo)
-            plans = self._plans(can_be_late=layout is not None)
+            plans = make_plans(self.facts, self._owners, self.spec, can_be_late=layout is not None)
             self._layer_plans = plans
             for module, number in modules.items():
                 plan = plans[number]
                 for handle in plan_layer(module, plan):
                     undo.callback(handle.remove)
                 undo.callback(forget, module)
-            self._hook_rotary(undo, plans)
+            hook_rotary(self.facts, self._owners, plans, undo)
             if self.weights is not None:
                 self._use_decode_step(undo)
             self.model.generate = self.generate
@@ -166,7 +164,7 @@ class Extension:
 
         config = self.model.config.get_text_config(decoder=True)
         layers = list(DynamicCache(config=config).layers)
-        for number, factory in self._stores().items():
+        for number, factory in make_stores(self.facts, self._owners).items():
             layers[number] = factory()
         return UnspoolCache(layers)
 
@@ -302,81 +300,6 @@ class Extension:
         self.model.forward = forward
         undo.callback(self.model.__dict__.pop, "forward", None)
 
-    def _stores(self) -> dict[int, Any]:
-        """A factory of empty stores for every layer that is ours."""
-        factories: dict[int, Any] = {}
-        raw = self._raw_layers()
-        for number in range(self.facts.num_layers):
-            owners = self._owners.get(number, {})
-            compress = owners.get("compress", [])
-            if "store" in owners:
-                owner = owners["store"][0]
-                factories[number] = _bind(owner.store, self.facts, number)
-            elif compress:
-                from unspool.caches.compressed import CompressedStore
-
-                stages = [m.compress(self.facts, number) for m in compress]
-                factories[number] = _bind(CompressedStore, stages)
-            elif owners or self.facts.layer_types[number] == "full_attention":
-                factories[number] = _bind(DenseStore, number not in raw)
-        return factories
-
-    def _raw_layers(self) -> set[int]:
-        """Layers whose keys are stored before rotation."""
-        return {n for n, owners in self._owners.items() if is_late(owners, self.facts, n)}
-
-    def _plans(self, *, can_be_late: bool) -> dict[int, LayerPlan]:
-        raw = self._raw_layers()
-        if raw and not can_be_late:
-            raise ConfigError(
-                f"{self.facts.name} gives other logits when its rotation is applied late, so "
-                f"{self.spec!r} cannot be used on it. Frequency and prompt methods can."
-            )
-        if raw and not self.facts.rotations:
-            raise ConfigError(
-                f"{self.facts.name} has no rotary embedding, which {self.spec!r} needs."
-            )
-        kinds = self.facts.layer_types
-        late_kinds = {kinds[n] for n in raw}
-        plans = {}
-        for number in range(self.facts.num_layers):
-            owners = self._owners.get(number, {})
-            plan = LayerPlan(layer=number, needs_store=bool(owners.keys() & {"store", "compress"}))
-            if kinds[number] in late_kinds:
-                rotation = self.facts.rotations[kinds[number]]
-                plan.rotation = Rotation(rotation.inv_freq, rotation.factor, rotation.layout)
-                plan.rotate_at_entry = number not in raw
-            if "frequency" in owners:
-                frequency = owners["frequency"][0].frequency(self.facts, kinds[number])
-                if frequency.late:
-                    plan.frequency = frequency
-                elif plan.rotation is not None:
-                    plan.rotation.inv_freq, plan.rotation.factor = frequency(0)
-            if "attend" in owners:
-                plan.attend = owners["attend"][0].attend(self.facts, number)
-            elif number in raw:
-                plan.attend = Dense(late=True)
-            plan.scales = tuple(m.scale(self.facts, number) for m in owners.get("scale", []))
-            plans[number] = plan
-        return plans
-
-    def _hook_rotary(self, undo: contextlib.ExitStack, plans: dict[int, LayerPlan]) -> None:
-        from unspool.positions.hook import RotaryHook
-
-        kinds = self.facts.layer_types
-        late = {kinds[n] for n, plan in plans.items() if plan.rotation is not None}
-        frequencies = {}
-        for number, owners in self._owners.items():
-            if "frequency" in owners and kinds[number] not in late:
-                owner = owners["frequency"][0]
-                frequencies[kinds[number]] = owner.frequency(self.facts, kinds[number])
-        if not late and not frequencies:
-            return
-        hook = RotaryHook(late=frozenset(late), frequencies=frequencies, only=set(kinds))
-        for module in self.facts.rotary_modules:
-            handle = module.register_forward_hook(hook, with_kwargs=True)
-            undo.callback(handle.remove)
-
     def _output_room(self, kwargs: dict[str, Any]) -> int:
         """Tokens that a call of generate may write."""
         config = kwargs.get("generation_config") or self.model.generation_config
@@ -402,10 +325,6 @@ class Extension:
             if mask is not None:
                 kwargs = {**kwargs, "attention_mask": mask[:, kept.dropped :]}
         return columns, kwargs
-
-
-def _bind(function: Any, *arguments: Any) -> Any:
-    return lambda: function(*arguments)
 
 
 def installed(model: Any) -> bool:
