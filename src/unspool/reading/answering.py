@@ -1,18 +1,150 @@
-"""The last step of every prompt method: generate from the prompt that is left."""
+"""What prompt methods do around their choice: frame the text, shorten it, generate from the rest.
+
+What: `PromptReader` is `ask`, `select` and `reduce` of a method that says which tokens of a body it
+would keep; a subclass says no more than that.
+Source: this project's own contract.
+Cost: that of the choice, and one pass over the prompt that is left.
+"""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unspool._machine import peak_rss
-from unspool.reading.long_text import LongText
+from unspool.reading.long_text import Context, LongText
+from unspool.reading.reader import Reader, begins, encode, frame
 from unspool.reading.support import rank_by_support, unsupported_words
 from unspool.types import Answer, Passage, Usage
 
 if TYPE_CHECKING:
-    from unspool.reading.reader import Reader
+    from unspool.extension import Extension
+
+
+_QUESTION_TOKENS = 128
+"""Of a prompt without a marked question: about 500 characters."""
+
+
+class Kept(NamedTuple):
+    """Tokens [first, last) of a body that stay in the prompt, the characters [start, end) that they
+    stand for (0 where only token ids are known), and a score: higher is better."""
+
+    first: int
+    last: int
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """A prompt in three parts, of which the body may be made shorter."""
+
+    head: list[int]
+    body: list[int]
+    tail: list[int]
+    written: int
+    """Tokens of the answer that need room."""
+    text: LongText | None = None
+    """The body as text; None: only its token ids are known."""
+    offsets: Sequence[tuple[int, int]] = ()
+    """Characters [start, end) of each token of the body."""
+    tell: Any = None
+    """Called with tokens done and in all."""
+
+
+class PromptReader(ABC):
+    """`ask`, `select` and `reduce` of an extension with a prompt method."""
+
+    @classmethod
+    @abstractmethod
+    def keep(cls, reader: Reader, framed: Framed) -> list[Kept]:
+        """What of the body the method keeps, in the order of the text."""
+
+    @classmethod
+    def question_tokens(cls, reader: Reader) -> int:
+        """Last tokens of a prompt that are its question, where nobody said which they are."""
+        return _QUESTION_TOKENS
+
+    @classmethod
+    def ask(
+        cls,
+        extension: Extension,
+        context: Context,
+        question: str,
+        *,
+        template: str | None = None,
+        max_new_tokens: int = 64,
+        tell: Any = None,
+        **options: Any,
+    ) -> Answer:
+        """Answer from what was kept."""
+        started = time.perf_counter()
+        reader, text = Reader(extension), LongText(context)
+        framed = _framed(reader, text, question, template, max_new_tokens, tell)
+        kept = cls.keep(reader, framed)
+        words = _words(framed.body, kept)
+        return answer(
+            reader,
+            question,
+            _passages(text, kept),
+            [*framed.head, *words, *framed.tail],
+            input_tokens=len(framed.head) + len(framed.body) + len(framed.tail),
+            dropped_tokens=len(framed.body) - len(words),
+            started=started,
+            max_new_tokens=max_new_tokens,
+            **options,
+        )
+
+    @classmethod
+    def select(
+        cls,
+        extension: Extension,
+        context: Context,
+        question: str,
+        *,
+        template: str | None = None,
+        max_new_tokens: int = 64,
+        tell: Any = None,
+    ) -> tuple[Passage, ...]:
+        """The passages that would be kept, with their scores."""
+        reader, text = Reader(extension), LongText(context)
+        framed = _framed(reader, text, question, template, max_new_tokens, tell)
+        return _passages(text, cls.keep(reader, framed))
+
+    @classmethod
+    def reduce(cls, extension: Extension, ids: Sequence[int], written: int) -> list[int]:
+        """A prompt of token ids, shortened to what is kept of it; its end is the question."""
+        reader = Reader(extension)
+        asked = min(cls.question_tokens(reader), len(ids) // 4)
+        body, tail = list(ids[: len(ids) - asked]), list(ids[len(ids) - asked :])
+        return [*_words(body, cls.keep(reader, Framed([], body, tail, written))), *tail]
+
+
+def _framed(
+    reader: Reader,
+    text: LongText,
+    question: str,
+    template: str | None,
+    written: int,
+    tell: Any,
+) -> Framed:
+    before, after = frame(reader.tokenizer, question, template)
+    head = begins(reader.tokenizer, encode(reader.tokenizer, before))
+    tail = encode(reader.tokenizer, after)
+    ids, offsets = token_offsets(reader.tokenizer, text)
+    return Framed(head, ids, tail, written, text, offsets, tell)
+
+
+def _words(body: Sequence[int], kept: Sequence[Kept]) -> list[int]:
+    return [token for piece in kept for token in body[piece.first : piece.last]]
+
+
+def _passages(text: LongText, kept: Sequence[Kept]) -> tuple[Passage, ...]:
+    return text.passages((piece.start, piece.end, piece.score) for piece in kept)
 
 
 def write(

@@ -15,27 +15,22 @@ cache. Memory of the scores: question rows x tokens.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unspool.errors import ConfigError
 from unspool.methods import Method, Slot
-from unspool.reading.answering import answer, token_offsets
-from unspool.reading.long_text import Context, LongText
+from unspool.reading.answering import Framed, Kept, PromptReader
+from unspool.reading.long_text import LongText
 from unspool.reading.reader import Reader, begins, encode, frame
 from unspool.reading.sentences import Sentence, token_sentences
-from unspool.types import Answer, Passage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unspool._facts import ModelFacts
-    from unspool.extension import Extension
 
-_QUESTION_TOKENS = 128
-"""Of a prompt without a marked question; about the 512 characters that the package takes."""
 _NO_WINDOW = 8192
 """Tokens to plan with where a model states no window."""
 
@@ -176,73 +171,14 @@ def best_sentences(
     return [(place, highest[place]) for place in sorted(ranked)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Sizes and layer for one prompt, resolved."""
-
-    method: InfiniRetri
-    head: list[int]
-    tail: list[int]
-    max_kept: int
-    layer: int
-
-
-class InfiniRetriReader:
+class InfiniRetriReader(PromptReader):
     """`ask`, `select` and `reduce` of an extension with InfiniRetri."""
 
-    @staticmethod
-    def ask(
-        extension: Extension,
-        context: Context,
-        question: str,
-        *,
-        template: str | None = None,
-        max_new_tokens: int = 64,
-        tell: Any = None,
-        **options: Any,
-    ) -> Answer:
-        """Answer from the sentences that were kept."""
-        started = time.perf_counter()
-        reader, text = Reader(extension), LongText(context)
-        ids, plan, kept = _read(reader, text, question, template, max_new_tokens, tell)
-        words = [i for s, _ in kept for i in ids[s.first : s.last]]
-        return answer(
-            reader,
-            question,
-            _passages(text, kept),
-            [*plan.head, *words, *plan.tail],
-            input_tokens=len(plan.head) + len(ids) + len(plan.tail),
-            dropped_tokens=len(ids) - len(words),
-            started=started,
-            max_new_tokens=max_new_tokens,
-            **options,
-        )
-
-    @staticmethod
-    def select(
-        extension: Extension,
-        context: Context,
-        question: str,
-        *,
-        template: str | None = None,
-        max_new_tokens: int = 64,
-        tell: Any = None,
-    ) -> tuple[Passage, ...]:
-        """The sentences that would be kept, with the score of their best token."""
-        reader, text = Reader(extension), LongText(context)
-        _, _, kept = _read(reader, text, question, template, max_new_tokens, tell)
-        return _passages(text, kept)
-
-    @staticmethod
-    def reduce(extension: Extension, ids: Sequence[int], written: int) -> list[int]:
-        """A prompt of token ids, shortened to its kept sentences; its end is the question."""
-        reader = Reader(extension)
-        asked = min(_QUESTION_TOKENS, len(ids) // 4)
-        body, tail = list(ids[: len(ids) - asked]), list(ids[len(ids) - asked :])
-        plan = _plan(reader, [], tail, body, written)
-        most = min(plan.method.chunk, plan.max_kept)
-        kept = _keep(reader, plan, body, sentences_of_ids(reader.tokenizer, body, most), None)
-        return [*(i for s, _ in kept for i in body[s.first : s.last]), *tail]
+    @classmethod
+    def keep(cls, reader: Reader, framed: Framed) -> list[Kept]:
+        """The sentences that are left, with the score of their best token."""
+        _, kept = _kept(reader, framed)
+        return [Kept(*sentence, score) for sentence, score in kept]
 
 
 def sentences_of_ids(tokenizer: Any, ids: Sequence[int], most: int) -> list[Sentence]:
@@ -268,78 +204,70 @@ def keep_sentences(
     """The layer that was used and the kept sentences of a text of token ids, with their scores."""
     before, after = frame(reader.tokenizer, question)
     head = begins(reader.tokenizer, encode(reader.tokenizer, before))
-    plan = _plan(reader, head, encode(reader.tokenizer, after), ids, written)
-    most = min(plan.method.chunk, plan.max_kept)
-    sentences = sentences_of_ids(reader.tokenizer, ids, most)
-    return plan.layer, _keep(reader, plan, ids, sentences, tell)
+    tail = encode(reader.tokenizer, after)
+    return _kept(reader, Framed(head, list(ids), tail, written, tell=tell))
 
 
-def _read(
-    reader: Reader,
-    text: LongText,
-    question: str,
-    template: str | None,
-    written: int,
-    tell: Any,
-) -> tuple[list[int], _Plan, list[tuple[Sentence, float]]]:
-    before, after = frame(reader.tokenizer, question, template)
-    head = begins(reader.tokenizer, encode(reader.tokenizer, before))
-    ids, offsets = token_offsets(reader.tokenizer, text)
-    plan = _plan(reader, head, encode(reader.tokenizer, after), ids, written)
-    return ids, plan, _keep(reader, plan, ids, _cut(text, offsets, plan), tell)
-
-
-def _cut(text: LongText, offsets: Sequence[tuple[int, int]], plan: _Plan) -> list[Sentence]:
-    return token_sentences(text, offsets, min(plan.method.chunk, plan.max_kept))
-
-
-def _plan(
-    reader: Reader, head: list[int], tail: list[int], ids: Sequence[int], written: int
-) -> _Plan:
+def _kept(reader: Reader, framed: Framed) -> tuple[int, list[tuple[Sentence, float]]]:
+    """The layer that was used and the kept sentences, with their scores."""
     method = reader.extension.prompt_method
     assert isinstance(method, InfiniRetri)  # the registry led here from it
+    max_kept = _room(reader, method, framed)
+    layer = _layer(reader, method, framed.body)
+    most = min(method.chunk, max_kept)
+    if framed.text is None:
+        sentences = sentences_of_ids(reader.tokenizer, framed.body, most)
+    else:
+        sentences = token_sentences(framed.text, framed.offsets, most)
+    return layer, _keep(reader, method, framed, sentences, layer, max_kept)
+
+
+def _room(reader: Reader, method: InfiniRetri, framed: Framed) -> int:
+    """Most tokens that are kept."""
     window = reader.facts.window or _NO_WINDOW
-    fixed = len(head) + len(tail)
-    room = window - fixed - max(method.chunk, written)
+    fixed = len(framed.head) + len(framed.tail)
+    room = window - fixed - max(method.chunk, framed.written)
     wanted = method.max_kept or min(window // 2, max(room, 1))
     if room < wanted:
         raise ConfigError(
             f"infini-retri: {wanted:,} kept tokens, {fixed:,} of the prompt and the larger of a "
-            f"chunk ({method.chunk:,}) and the answer ({written:,}) are more than the window, "
-            f"{window:,}. Take a smaller chunk or max_kept."
+            f"chunk ({method.chunk:,}) and the answer ({framed.written:,}) are more than the "
+            f"window, {window:,}. Take a smaller chunk or max_kept."
         )
-    layer: int
+    return wanted
+
+
+def _layer(reader: Reader, method: InfiniRetri, body: Sequence[int]) -> int:
     if method.layer == "auto":
         from unspool.reading.retrieval_layer import retrieval_layer
 
-        layer = retrieval_layer(reader, method, ids)
-    else:
-        layer = reader.layer_number(method.layer)
-    return _Plan(method, head, tail, wanted, layer)
+        return retrieval_layer(reader, method, body)
+    return reader.layer_number(method.layer)
 
 
 def _keep(
-    reader: Reader, plan: _Plan, ids: Sequence[int], sentences: Sequence[Sentence], tell: Any
+    reader: Reader,
+    method: InfiniRetri,
+    framed: Framed,
+    sentences: Sequence[Sentence],
+    layer: int,
+    max_kept: int,
 ) -> list[tuple[Sentence, float]]:
     """The sentences that are left after the last chunk, with their scores."""
-    method = plan.method
+    head, ids, tail = framed.head, framed.body, framed.tail
     weights: Tensor | None = None
     kept: list[tuple[int, float]] = []
     for group in chunks_of(sentences, method.chunk):
         here = [*(number for number, _ in kept), *group]
         words = [i for n in here for i in ids[sentences[n].first : sentences[n].last]]
-        end = len(plan.head) + len(words)
-        rows = reader.rows([*plan.head, *words, *plan.tail], plan.layer, end)
+        end = len(head) + len(words)
+        rows = reader.rows([*head, *words, *tail], layer, end)
         if weights is None and method.row_weights == "question":
             weights = row_weights(rows, end)
-        scores = token_scores(rows[:, len(plan.head) : end], weights, method.span)
+        scores = token_scores(rows[:, len(head) : end], weights, method.span)
         sizes = [sentences[n].tokens for n in here]
-        found = best_sentences(scores, sizes, method.top_k, plan.max_kept)
+        found = best_sentences(scores, sizes, method.top_k, max_kept)
         kept = [(here[place], score) for place, score in found]
-        if tell is not None:
-            tell(sentences[group[-1]].last, len(ids))
+        if framed.tell is not None:
+            framed.tell(sentences[group[-1]].last, len(ids))
     return [(sentences[number], score) for number, score in kept]
-
-
-def _passages(text: LongText, kept: Sequence[tuple[Sentence, float]]) -> tuple[Passage, ...]:
-    return text.passages((s.start, s.end, score) for s, score in kept)

@@ -16,23 +16,19 @@ Cost: n / (segment - overlap) passes over (head + segment + question) tokens, no
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unspool.errors import ConfigError
 from unspool.methods import Method, Slot
-from unspool.reading.answering import answer, token_offsets
-from unspool.reading.long_text import Context, LongText
-from unspool.reading.reader import Reader, begins, encode, frame
-from unspool.types import Answer, Passage
+from unspool.reading.answering import Framed, Kept, PromptReader
+from unspool.reading.reader import Reader
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from unspool._facts import ModelFacts
-    from unspool.extension import Extension
 
 Score = Literal["entropy-mean", "entropy-last", "nll"]
 
@@ -182,71 +178,27 @@ def merged(segments: Sequence[Segment]) -> list[Segment]:
     return out
 
 
-class XL3MReader:
-    """`ask` and `select` of an extension with XL3M."""
+class XL3MReader(PromptReader):
+    """`ask`, `select` and `reduce` of an extension with XL3M."""
 
-    @staticmethod
-    def ask(
-        extension: Extension,
-        context: Context,
-        question: str,
-        *,
-        template: str | None = None,
-        max_new_tokens: int = 64,
-        tell: Any = None,
-        **options: Any,
-    ) -> Answer:
-        """Answer from the segments that were kept."""
-        started = time.perf_counter()
-        reader, text = Reader(extension), LongText(context)
-        head, tail = _frame(reader, question, template)
-        ids, offsets = token_offsets(reader.tokenizer, text)
-        kept = _select(reader, head, ids, tail, max_new_tokens, tell)
-        prompt = [*head, *(i for s in kept for i in ids[s.start : s.end]), *tail]
-        return answer(
-            reader,
-            question,
-            _passages(text, kept, offsets),
-            prompt,
-            input_tokens=len(head) + len(ids) + len(tail),
-            dropped_tokens=len(ids) - sum(s.end - s.start for s in kept),
-            started=started,
-            max_new_tokens=max_new_tokens,
-            **options,
-        )
+    @classmethod
+    def keep(cls, reader: Reader, framed: Framed) -> list[Kept]:
+        """The segments that leave the model certain; their scores are minus the entropy."""
+        kept = _select(reader, _method(reader), framed)
+        if framed.text is None:
+            return [Kept(s.start, s.end, 0, 0, -s.score) for s in kept]
+        at = framed.offsets
+        return [Kept(s.start, s.end, at[s.start][0], at[s.end - 1][1], -s.score) for s in kept]
 
-    @staticmethod
-    def select(
-        extension: Extension,
-        context: Context,
-        question: str,
-        *,
-        template: str | None = None,
-        max_new_tokens: int = 64,
-        tell: Any = None,
-    ) -> tuple[Passage, ...]:
-        """The passages that would be kept; the score is minus the entropy."""
-        reader, text = Reader(extension), LongText(context)
-        head, tail = _frame(reader, question, template)
-        ids, offsets = token_offsets(reader.tokenizer, text)
-        return _passages(text, _select(reader, head, ids, tail, max_new_tokens, tell), offsets)
-
-    @staticmethod
-    def reduce(extension: Extension, ids: Sequence[int], written: int) -> list[int]:
-        """A prompt of token ids, shortened to its kept segments; its end is the question."""
-        reader = Reader(extension)
-        method = _method(extension)
-        asked = min(method.question_tokens, len(ids) // 4)
-        body, tail = list(ids[: len(ids) - asked]), list(ids[len(ids) - asked :])
-        kept = _select(reader, [], body, tail, written, None)
-        return [*(i for s in kept for i in body[s.start : s.end]), *tail]
+    @classmethod
+    def question_tokens(cls, reader: Reader) -> int:
+        """Those that entropy is averaged over."""
+        return _method(reader).question_tokens
 
 
-def _select(
-    reader: Reader, head: list[int], ids: Sequence[int], tail: list[int], written: int, tell: Any
-) -> list[Segment]:
-    method, window = _method(reader.extension), reader.facts.window
-    fixed = len(head) + len(tail)
+def _select(reader: Reader, method: XL3M, framed: Framed) -> list[Segment]:
+    head, ids, tail, written = framed.head, framed.body, framed.tail, framed.written
+    window, fixed = reader.facts.window, len(head) + len(tail)
     if window is None:
         room = method.keep or 8
     else:
@@ -264,27 +216,12 @@ def _select(
                 f"{method.segment} beside {fixed:,} tokens of prompt and {written:,} of answer."
             )
     keep = min(room, method.keep or 8)
-    segments = score_segments(reader, method, head, ids, tail, tell)
+    segments = score_segments(reader, method, head, ids, tail, framed.tell)
     return merged(choose(segments, keep, ends=method.keep_ends))
 
 
-def _frame(reader: Reader, question: str, template: str | None) -> tuple[list[int], list[int]]:
-    before, after = frame(reader.tokenizer, question, template)
-    return begins(reader.tokenizer, encode(reader.tokenizer, before)), encode(
-        reader.tokenizer, after
-    )
-
-
-def _passages(
-    text: LongText, kept: Sequence[Segment], offsets: Sequence[tuple[int, int]]
-) -> tuple[Passage, ...]:
-    return text.passages(
-        (offsets[s.start][0], offsets[s.end - 1][1], -s.score) for s in kept if s.end > s.start
-    )
-
-
-def _method(extension: Extension) -> XL3M:
-    method = extension.prompt_method
+def _method(reader: Reader) -> XL3M:
+    method = reader.extension.prompt_method
     assert isinstance(method, XL3M)  # the registry led here from it
     return method
 
