@@ -9,12 +9,10 @@ says when a run was and how long it took.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ from typing import Any
 import orjson
 
 from unspool.corpus.sources import AnyPath
-from unspool.errors import ConfigError, InputError, RunConflict, RunLocked
+from unspool.errors import ConfigError, InputError
+from unspool.forensics._folder import check_free, check_plan, locked
 from unspool.forensics.benchmark_files import Benchmark, read_benchmarks, short_names
 from unspool.forensics.contamination import (
     ContaminationSettings,
@@ -39,7 +38,7 @@ from unspool.index.open import open_index
 Progress = Callable[[int, int], None]
 """Called with entries checked so far and entries in all."""
 
-PLAN, ENTRIES, SUMMARY, RUN = "plan.json", "entries.jsonl", "benchmarks.jsonl", "run.json"
+ENTRIES, SUMMARY, RUN = "entries.jsonl", "benchmarks.jsonl", "run.json"
 PAGE, TABLE, SUMMARY_TABLE = "report.html", "entries.csv", "benchmarks.csv"
 _PART = 128
 """Entries a part: about a second of work at most."""
@@ -98,10 +97,10 @@ def contamination(
         folder = Path(out)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{os.fspath(out)!r} is a file, and --out names a folder.")
-        _check_free(folder)
-        with storage(folder), _locked(folder):
+        check_free(folder)
+        with storage(folder), locked(folder):
             remove_temporary(folder)
-            _check_plan(folder, _plan(read, prints, settings))
+            check_plan(folder, _plan(read, prints, settings))
             parts = _Parts(folder)
             rows = list(_rows(read, corpora, settings, parts, progress))
             report = _report(read, rows, names, settings)
@@ -283,69 +282,3 @@ def _plan(
             for each in read
         },
     }
-
-
-def _check_free(folder: Path) -> None:
-    """Refuse a folder that holds anything but a run, before anything is written into it."""
-    if not folder.is_dir() or (folder / PLAN).exists():
-        return
-    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    if others:
-        raise InputError(
-            f"The folder {folder.name} holds other files ({', '.join(others[:3])}). Choose a new "
-            "or empty folder."
-        )
-
-
-def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
-    path = folder / PLAN
-    if not path.exists():
-        write_atomic(path, [canonical(plan)])
-        return
-    try:
-        known = orjson.loads(path.read_bytes())
-        sections = {name: known[name] for name in plan}
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise InputError(f"{PLAN} in {folder.name} is not of this command.") from None
-    for section, wanted in orjson.loads(orjson.dumps(plan)).items():
-        if sections[section] != wanted:
-            raise RunConflict(
-                f"The run in {folder.name} was begun with other {section}: "
-                f"{_difference(sections[section], wanted)}. Choose another folder, or go on with "
-                "what it was begun with."
-            )
-
-
-def _difference(old: Any, new: Any) -> str:
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return f"{old} then, {new} now"
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    told = []
-    for name in names:
-        a, b = old.get(name), new.get(name)
-        digests = isinstance(a, str) and isinstance(b, str) and len(a) == len(b) == 64
-        if digests:
-            told.append(f"{name} has changed")
-        elif name not in new or name not in old:
-            told.append(f"{name} only {'then' if name in old else 'now'}")
-        else:
-            told.append(f"{name} was {a} and is {b}")
-    return "; ".join(told)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder; a second process is refused at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunLocked(
-                f"Another process is working in {folder.name}. Wait for it to end, or choose "
-                "another folder."
-            ) from None
-        yield
-    finally:
-        os.close(handle)
