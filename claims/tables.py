@@ -46,9 +46,10 @@ def claim_table(row: Mapping[str, Any]) -> str:
         body.append([figure["name"], _bound(figure), *aim, _reached(figure), verdict])
     machine = row["machine"]
     memory = human_bytes(machine["memory_bytes"]) if machine.get("memory_bytes") else "unknown"
+    gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
     return (
         f"{markdown(header, body)}\n\n{row['setup']} Seed {row['seed']}; {machine['cpu']}, "
-        f"{machine['cores']} cores, {memory} of memory; commit {row['commit'] or 'unknown'}, "
+        f"{machine['cores']} cores, {memory} of memory{gpu}; commit {row['commit'] or 'unknown'}, "
         f"{row['date'][:10]}."
     )
 

@@ -47,6 +47,15 @@ def total_memory() -> int | None:
         return total
 
 
+def gpu_model() -> str | None:
+    """Names of the CUDA devices that this process has used; None if it has used none."""
+    torch = sys.modules.get("torch")  # a process that has not imported it has used no device
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    names = [str(torch.cuda.get_device_name(i)) for i in range(torch.cuda.device_count())]
+    return ", ".join(names) or None
+
+
 def cpu_features() -> list[str]:
     """Instruction sets of this machine that the native engine can use; empty if unknown."""
     try:
@@ -77,12 +86,14 @@ def peak_rss() -> int:
 
 def describe() -> dict[str, Any]:
     """The machine as a measured row states it: no host name, nothing that points at a person."""
-    return {
+    described: dict[str, Any] = {
         "cpu": cpu_model(),
         "cores": usable_cores(),
         "memory_bytes": total_memory(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+    gpu = gpu_model()
+    return {**described, "gpu": gpu} if gpu else described
 
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str]:
@@ -95,9 +106,12 @@ def versions(packages: Iterable[str] = ()) -> dict[str, str]:
 
 
 def commit(root: Path) -> str | None:
-    """The commit of the checkout at `root`, `+changes` if code differs; None if there is none."""
+    """The commit of the checkout at `root`, `+changes` if code differs; None if there is none.
+
+    A copy without its history states its commit in `UNSPOOL_COMMIT`.
+    """
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("UNSPOOL_COMMIT") or None
     git = ("git", "-C", str(root))
     try:
         head = subprocess.run(
