@@ -20,7 +20,7 @@ from unspool.evaluation.render import render
 from unspool.evaluation.render.csv import text_cell
 from unspool.evaluation.render.facts import grid, sorted_levels
 from unspool.evaluation.render.markup import text
-from unspool.evaluation.render.samples import SHOWN_CHARACTERS, _shown
+from unspool.evaluation.render.samples import Shown, _shown
 from unspool.evaluation.render.svg import colour
 from unspool.evaluation.report import Report
 from unspool.evaluation.run import evaluate
@@ -135,7 +135,7 @@ def test_the_style_is_allowed_by_its_digest(runs: tuple[Report, Report]) -> None
 def test_long_prompts_show_their_ends_and_say_so(hostile: Report) -> None:
     page = render(hostile, "html").decode()
     whole = 2 * len(HOSTILE) + 10000
-    left_out = whole - SHOWN_CHARACTERS
+    left_out = whole - Shown().characters
     assert f"{left_out:,} characters are not shown here" in page
     assert page.count("<mark>") == 3
 
@@ -144,13 +144,26 @@ def test_long_prompts_show_their_ends_and_say_so(hostile: Report) -> None:
 def test_the_expected_text_is_shown_wherever_it_stands(at: int) -> None:
     block = "".join(chr(97 + i % 26) for i in range(10_000))
     block = block[:at] + "12345" + block[at:]
-    page = _shown(block, (at, at + 5))
+    page = _shown(block, 2400, (at, at + 5))
     assert "<mark>12345</mark>" in page
     hidden = sum(int(n.replace(",", "")) for n in re.findall(r">([\d,]+) characters are", page))
     shown = re.sub(r"<i.*?</i>|</?mark>", "", page)
     assert len(shown) + hidden == len(block)
-    assert _shown(block).count("<i") == 1
-    assert _shown("short", None) == "short"
+    assert _shown(block, 2400).count("<i") == 1
+    assert _shown("short", 2400) == "short"
+
+
+def test_a_page_shows_as_much_as_is_asked_for_and_says_what_it_leaves_out(
+    hostile: Report, runs: tuple[Report, Report]
+) -> None:
+    page = render(hostile, "html", shown=Shown(characters=1000)).decode()
+    assert f"{2 * len(HOSTILE) + 10000 - 1000:,} characters are not shown here" in page
+    page = render(runs[0], "html", shown=Shown(samples=1)).decode()
+    assert page.count('<details class="sample">') == 10  # two lengths at five depths
+    assert page.count("1 more are in samples.jsonl") == 10
+    for wrong in ({"samples": 0}, {"characters": 0}):
+        with pytest.raises(ConfigError, match="at least one"):
+            Shown(**wrong)
 
 
 def test_every_sample_is_on_the_page_with_what_was_cut(tmp_path: Path) -> None:

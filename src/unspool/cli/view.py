@@ -27,6 +27,8 @@ def view(
     *,
     compare: Path | None = None,
     out: Path | None = None,
+    samples: int | None = None,
+    characters: int = 2400,
     no_open: bool = False,
     json: bool = False,
 ) -> None:
@@ -36,14 +38,19 @@ def view(
         run: The run folder of 'unspool evaluate run'.
         compare: Another run, compared on the samples of both.
         out: The file. Default: report.html in the run folder.
+        samples: Most samples of a length and depth on the page. Default: all, and 40 in runs of
+            more than 1,000.
+        characters: Most characters of a prompt or an answer on the page; the rest is counted.
         no_open: Only write the file.
         json: Print one JSON object, and open nothing.
     """
     from unspool.evaluation._io import write_atomic
     from unspool.evaluation.render import render
+    from unspool.evaluation.render.samples import Shown
     from unspool.evaluation.report import read_report
 
-    page = render(read_report(run), "html", compare=compare)
+    shown = Shown(samples, characters)
+    page = render(read_report(run), "html", compare=compare, shown=shown)
     target = out or run / "report.html"
     write_atomic(target, [page])
     if json:

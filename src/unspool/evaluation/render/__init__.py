@@ -6,13 +6,19 @@ from pathlib import Path
 
 from unspool.errors import ConfigError
 from unspool.evaluation import _io
+from unspool.evaluation.render.samples import Shown
 from unspool.evaluation.report import Report
 
 FORMATS = ("md", "html", "csv", "png", "json")
 
 
 def render(
-    report: Report, format: str, *, compare: Path | None = None, swap: bool = False
+    report: Report,
+    format: str,
+    *,
+    compare: Path | None = None,
+    swap: bool = False,
+    shown: Shown | None = None,
 ) -> bytes:
     """The bytes of a report in one format.
 
@@ -21,6 +27,7 @@ def render(
         format: `md`, `html`, `csv`, `png` or `json`.
         compare: Another run folder, compared on the samples of both; md and html show it.
         swap: Heat maps with depth along the columns.
+        shown: How much of each sample the html page shows.
 
     Raises:
         ConfigError: There is no such format, or it cannot show a comparison.
@@ -46,4 +53,4 @@ def render(
         return to_markdown(report, compare=compare, swap=swap).encode()
     from unspool.evaluation.render.html import to_html
 
-    return to_html(report, compare=compare, swap=swap).encode()
+    return to_html(report, compare=compare, swap=swap, shown=shown).encode()

@@ -26,13 +26,19 @@ from unspool.evaluation.render.facts import (
     sorted_levels,
 )
 from unspool.evaluation.render.markup import anchor, section, table, text
-from unspool.evaluation.render.samples import samples
+from unspool.evaluation.render.samples import Shown, samples
 from unspool.evaluation.render.style import STYLE
 from unspool.evaluation.render.svg import curve, heat_map
 from unspool.evaluation.report import Report
 
 
-def to_html(report: Report, *, compare: Path | None = None, swap: bool = False) -> str:
+def to_html(
+    report: Report,
+    *,
+    compare: Path | None = None,
+    swap: bool = False,
+    shown: Shown | None = None,
+) -> str:
     """The page."""
     data = report.data
     body = [
@@ -46,7 +52,7 @@ def to_html(report: Report, *, compare: Path | None = None, swap: bool = False) 
         body.append(_comparison(report, compare))
     body.append(section("Contamination", _contamination(data)))
     body.append(section("Cost", _cost(report)))
-    body.append(section("Samples", samples(report)))
+    body.append(section("Samples", samples(report, shown)))
     body.append(section("How it was measured", _facts(data)))
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

@@ -6,9 +6,11 @@ Long texts are shown by their ends and around the expected answer, and say how m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from unspool._overflow import shorten
+from unspool.errors import ConfigError
 from unspool.evaluation import _io
 from unspool.evaluation.contamination import read_marks
 from unspool.evaluation.render.facts import sorted_levels
@@ -16,33 +18,51 @@ from unspool.evaluation.render.markup import anchor, target, text
 from unspool.evaluation.report import SCORES, Report, joined
 from unspool.evaluation.spec import Response, Sample
 
-SHOWN_CHARACTERS = 2400
-"""Most characters of a prompt or an answer on the page."""
 SHOWN_SAMPLES = 40
-"""Most samples of a cell on the page."""
+"""Most samples of a cell on the page of a long run."""
 _AROUND = 300
 """Characters shown on either side of an expected answer that stands in a long prompt."""
 _PAGE_SAMPLES = 1000
 """Up to so many samples in all, every one is on the page."""
 
 
-def samples(report: Report) -> str:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How much of a run the page shows; what it leaves out it says."""
+
+    samples: int | None = None
+    """Most samples of a cell; None: all of them, and 40 in runs of more than 1,000."""
+    characters: int = 2400
+    """Most characters of a prompt or an answer."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("samples", self.samples), ("characters", self.characters)):
+            if value is not None and value < 1:
+                raise ConfigError(f"A page shows at least one of {name}, got {value}.")
+
+
+def samples(report: Report, shown: Shown | None = None) -> str:
+    """Every sample of a run by task, level and depth."""
+    shown = shown or Shown()
     marks = read_marks(report.folder)
     scores = {
         (row["task"], row["level"], row["sample"], row["repeat"]): row["scores"]
         for _, row in _io.read_lines(report.folder / SCORES)
     }
+    most = shown.samples
+    if most is None and len(scores) > _PAGE_SAMPLES:
+        most = SHOWN_SAMPLES
     groups: dict[tuple[str, str, float | None], list[str]] = {}
     hidden: dict[tuple[str, str, float | None], int] = {}
     for record, sample, repeat, response in joined(report.folder):
         key = (record["task"], sample.level, sample.depth)
         group = groups.setdefault(key, [])
-        if len(scores) > _PAGE_SAMPLES and len(group) >= SHOWN_SAMPLES:
+        if most is not None and len(group) >= most:
             hidden[key] = hidden.get(key, 0) + 1
             continue
         found = scores.get((record["task"], sample.level, sample.id, repeat))
         mark = marks.get(record["task"], {}).get(f"{sample.level}\t{sample.id}")
-        group.append(_sample(sample, repeat, response, found, mark))
+        group.append(_sample(sample, repeat, response, found, mark, shown.characters))
     parts = []
     for name, task in report.data["tasks"].items():
         inner = []
@@ -84,6 +104,7 @@ def _sample(
     response: Response | None,
     scores: dict[str, float] | None,
     mark: dict[str, Any] | None,
+    characters: int,
 ) -> str:
     main = scores["score"] if scores else None
     grade = "none" if main is None else "good" if main >= 0.5 else "bad"
@@ -118,8 +139,10 @@ def _sample(
         f'<details class="sample"><summary><span class="{grade}">{shown}</span> '
         f"{text(sample.id)}{again}</summary>"
         f'<p class="note">{text(" · ".join(facts))}</p>'
-        + f"<h4>prompt</h4><pre>{_shown(prompt, found)}</pre>"
-        + "".join(f"<h4>{title}</h4><pre>{_shown(block)}</pre>" for title, block in blocks)
+        + f"<h4>prompt</h4><pre>{_shown(prompt, characters, found)}</pre>"
+        + "".join(
+            f"<h4>{title}</h4><pre>{_shown(block, characters)}</pre>" for title, block in blocks
+        )
         + "</details>"
     )
 
@@ -142,11 +165,11 @@ def _where(prompt: str, references: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
-def _shown(block: str, found: tuple[int, int] | None = None) -> str:
+def _shown(block: str, most: int, found: tuple[int, int] | None = None) -> str:
     """A text; a long one by its ends and around what was found, with how much is left out."""
     if not block:
         return '<i class="note">empty</i>'
-    keep = set(shorten(range(len(block)), SHOWN_CHARACTERS, "ends").ids)
+    keep = set(shorten(range(len(block)), most, "ends").ids)
     if found is not None:
         keep.update(range(max(0, found[0] - _AROUND), min(len(block), found[1] + _AROUND)))
     pieces: list[str] = []
