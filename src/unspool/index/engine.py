@@ -33,6 +33,7 @@ from unspool.index.results import (
     Hit,
     IndexInfo,
     Matches,
+    NextCounts,
     Probability,
     TraceSpan,
     VerifyReport,
@@ -135,6 +136,11 @@ class Index:
         if continuations is None:
             return [*probability.infgram_following_batch(self._core, queries, top)]
         return [*probability.infgram_batch(self._core, queries, continuations)]
+
+    def infgram_counts(self, queries: Iterable[Query]) -> list[NextCounts]:
+        """`infgram` of many prompts as arrays: all that follows, without a name for each symbol."""
+        found = self._native.infgram_batch(self._core.asked_all(queries))
+        return [NextCounts(*each) for each in found]
 
     # --- places
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,17 @@ class Distribution:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "symbols": [s.to_json() for s in self.symbols]}
+
+
+class NextCounts(NamedTuple):
+    """What follows a prompt as arrays, for programs that need the whole distribution."""
+
+    suffix_length: int
+    """Symbols of the prompt that the counts are of."""
+    prompt_count: int
+    symbols: NDArray[np.int64]
+    """Ascending; -1 is the end of a document."""
+    counts: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
