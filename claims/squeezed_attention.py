@@ -130,7 +130,7 @@ def summarise(rows: Sequence[dict[str, Any]], times: dict[str, Any]) -> Measured
 def model() -> Any:
     from unspool import load_model
 
-    return load_model()
+    return load_model(dtype="float32")
 
 
 def measure(number: int, seed: int) -> dict[str, Any]:

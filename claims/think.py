@@ -48,7 +48,7 @@ CLAIM = Claim(
 
 def run(ctx: Context) -> Measured:
     """Read every prompt once, and measure all arms on it."""
-    count = 16 if ctx.budget == "cpu" else 96
+    count = 16 if ctx.budget == "cpu" else 48
     rows: list[dict[str, Any]] = []
     with ctx.progress("Prompts", total=count, unit="prompts") as bar:
         for number in range(count):
@@ -116,7 +116,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> Measured:
 def model() -> Any:
     from unspool import load_model
 
-    return load_model()
+    return load_model(dtype="float32")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ CLAIM = Claim(
         Figure("tokens scored a second", "report"),
     ),
     setup=(
-        "SmolLM2-135M-Instruct (float32 on the CPU, bfloat16 on a GPU); Python reference and "
+        "SmolLM2-135M-Instruct in float32, 20M tokens in bfloat16; Python reference and "
         "manual pages with one planted fact at 10 depths and three distractors; 2 questions on the "
         "CPU, 3 on a GPU, worded like the fact or only naming its subject. Segments of 512 tokens, "
         "64 shared, 4 kept by every selector. 20M tokens (the text repeated) on a GPU only."
@@ -130,22 +130,28 @@ def run(ctx: Context, lengths: dict[str, int] | None = None, depths: int = DEPTH
     return Measured({n: v for n, v in figures.items() if n in wanted}, {**facts, "all": figures})
 
 
+def _model(ctx: Context, dtype: str = "float32") -> Any:
+    return model(ctx.budget, dtype)
+
+
 def parts(ctx: Context, question: str) -> tuple[list[int], list[int]]:
     """Head and tail of the prompt of a question."""
     from unspool.reading.reader import begins, encode, frame
 
-    tokenizer = model(ctx.budget).tokenizer
+    tokenizer = _model(ctx).tokenizer
     before, after = frame(tokenizer, question)
     return begins(tokenizer, encode(tokenizer, before)), encode(tokenizer, after)
 
 
-def score(ctx: Context, segments: Sequence[list[int]], question: str) -> Scores:
+def score(
+    ctx: Context, segments: Sequence[list[int]], question: str, dtype: str = "float32"
+) -> Scores:
     """Every kind of score of some segments, from one pass each."""
     from unspool.extension import extend
     from unspool.reading.reader import Reader
     from unspool.reading.xl3m import uncertainty
 
-    loaded = model(ctx.budget)
+    loaded = _model(ctx, dtype)
     head, tail = parts(ctx, question)
     out: Scores = {name: [] for name in SELECTORS}
     size = 4 if ctx.budget == "cpu" else 96
@@ -173,7 +179,7 @@ def segments_of(ids: Sequence[int]) -> tuple[list[tuple[int, int]], list[list[in
 
 def filler_scores(ctx: Context, length: int, seed: int, facts: int) -> dict[str, Any]:
     """Scores of all segments of a text without facts."""
-    plain = needle(model(ctx.budget).tokenizer, text_ids(length), [], seed)
+    plain = needle(_model(ctx).tokenizer, text_ids(length), [], seed)
     _, segments = segments_of(plain.ids)
     began = time.perf_counter()
     found = score(ctx, segments, question_of(seed, facts))
@@ -189,7 +195,7 @@ def one(
     answers: tuple[str, ...],
 ) -> dict[str, dict[str, bool]]:
     """What each selector keeps of one text, and what is answered from it."""
-    loaded = model(ctx.budget)
+    loaded = _model(ctx)
     plain = needle(loaded.tokenizer, text_ids(length), [], seed).ids
     trial = needle(loaded.tokenizer, text_ids(length), depths, seed)
     places, segments = segments_of(trial.ids)
@@ -225,7 +231,7 @@ def write(ctx: Context, trial: Needle, pieces: Sequence[tuple[int, int]]) -> str
 
     from unspool.extension import extend
 
-    loaded = model(ctx.budget)
+    loaded = _model(ctx)
     head, tail = parts(ctx, trial.question)
     ids = [*head, *(i for a, b in pieces for i in trial.ids[a:b]), *tail]
     with extend(loaded.model, "dense", tokenizer=loaded.tokenizer) as extension:
@@ -241,7 +247,7 @@ def write(ctx: Context, trial: Needle, pieces: Sequence[tuple[int, int]]) -> str
 
 def difference(ctx: Context, length: int) -> float:
     """The largest difference between scores with and without reuse, in one trial."""
-    loaded = model(ctx.budget)
+    loaded = _model(ctx)
     plain = needle(loaded.tokenizer, text_ids(length), [], 0).ids
     trial = needle(loaded.tokenizer, text_ids(length), [0.35], 0)
     places, segments = segments_of(trial.ids)
@@ -257,7 +263,7 @@ def stock_answer(ctx: Context, length: int, number: int) -> bool:
     """Whether the untouched model answers when it reads everything."""
     import torch
 
-    loaded = model(ctx.budget)
+    loaded = _model(ctx)
     trial = needle(loaded.tokenizer, text_ids(length), [(number % DEPTHS + 0.5) / DEPTHS], number)
     head, tail = parts(ctx, trial.question)
     ids = torch.tensor([[*head, *trial.ids, *tail]], device=loaded.model.device)
@@ -274,7 +280,7 @@ def stock_answer(ctx: Context, length: int, number: int) -> bool:
 
 def huge(ctx: Context) -> tuple[float, dict[str, float]]:
     """Share of three facts in 20M tokens that are kept, every segment really scored."""
-    loaded = model(ctx.budget)
+    loaded = _model(ctx)
     text = text_ids(LENGTHS["128k"])
     filler = [text[i % len(text)] for i in range(HUGE)]
     depths = [0.07, 0.5, 0.93]
@@ -300,5 +306,5 @@ def huge(ctx: Context) -> tuple[float, dict[str, float]]:
 
 def timed(ctx: Context, segments: Sequence[list[int]], question: str) -> dict[str, Any]:
     began = time.perf_counter()
-    found = score(ctx, segments, question)["entropy-mean"]
+    found = score(ctx, segments, question, "bfloat16")["entropy-mean"]
     return {"scores": found, "seconds": time.perf_counter() - began}
