@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 app = App(name="audit", help="Find out what a model has seen and written.")
 app.command(
+    "unspool.cli.audit_extract:app",
+    name="extract",
+    help="Measure how much of its training text a model gives back.",
+)
+app.command(
     "unspool.cli.audit_lengths:app",
     name="lengths",
     help="Measure and predict how long a model's answers are.",
