@@ -95,7 +95,7 @@ class Lookup:
         _check(model, input_ids, generation_config, model_kwargs)
         outputs = model._prefill(input_ids, generation_config, model_kwargs)
         cache = outputs.past_key_values
-        _check_cache(cache)
+        check_cache(cache)
         cache.activate_past_recording()
         rows, draft = outputs.logits[:, -1:], Draft([], 0)
         history = [*self.before, *input_ids[0].tolist()]
@@ -160,7 +160,12 @@ def _check(model: Any, ids: Tensor, config: Any, kwargs: dict[str, Any]) -> None
             raise ConfigError(f"Look-up decoding gives no {name.removeprefix('output_')}.")
 
 
-def _check_cache(cache: Any) -> None:
+def check_cache(cache: Any) -> None:
+    """Refuse a cache that cannot give tokens back.
+
+    Raises:
+        ConfigError: One of its layers evicts or compresses what it has read.
+    """
     if not getattr(cache, "is_croppable", False):
         kinds = {type(layer).__name__ for layer in getattr(cache, "layers", ())}
         raise ConfigError(

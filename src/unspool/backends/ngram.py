@@ -124,13 +124,12 @@ def require_same_tokens(index: Index, tokenizer: Any) -> None:
         )
     ours = Tokens.from_bytes(raw).tokenizer.get_vocab(with_added_tokens=True)
     theirs = tokenizer.get_vocab()
-    apart = sum(theirs.get(token) != number for token, number in ours.items())
-    apart += len(theirs.keys() - ours.keys())
-    if apart:
+    if ours != theirs:
+        apart = len(dict(ours.items() ^ theirs.items()))
         raise ConfigError(
-            f"The index holds the tokens of another tokenizer than the model's ({apart:,} of "
-            f"{len(ours):,} differ). Build one with: unspool index build … --alphabet "
-            f"tokenizer:MODEL"
+            f"The index holds the tokens of another tokenizer than the model's ({apart:,} tokens "
+            "have another id or are not there). Build one with: unspool index build … --alphabet "
+            "tokenizer:MODEL"
         )
 
 

@@ -21,6 +21,7 @@ from unspool.cli._output import (
     human_seconds,
     message,
 )
+from unspool.cli._ways import Ways
 from unspool.errors import ConfigError, RunConflict
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ For example:
 
     unspool generate "Who wrote the letter?" --context book.txt --chat --method infllm:top_k=16 \\
         --resume reading/
+
+    unspool generate "The with statement" --ngram manual-tokens.idx:0.3 --draft text
 
 `unspool list methods` prints the methods and their options.
 """
@@ -60,6 +63,8 @@ def generate(
     max_tokens: int = 64,
     chat: bool = False,
     weights: Literal["same", "int8"] | None = None,
+    ngram: str | None = None,
+    draft: tuple[str, ...] = (),
     resume: Annotated[Path | None, Parameter(name="--resume")] = None,
     json: bool = False,
 ) -> None:
@@ -74,12 +79,17 @@ def generate(
         max_tokens: Most tokens to write.
         weights: Write through a leaner step: same, or int8 (8 bits a weight), which is two to three
             times faster on a CPU and nearly the same numbers.
+        ngram: Mix in what an index of the model's tokens says comes next: DIR, DIR:WEIGHT, or
+            DIR:SPARSE,OTHER, the weight where the corpus knows one continuation and elsewhere.
+        draft: Guess tokens and read several at once, which writes the same text faster: text, from
+            what was read and written so far, or the directory of an index. May be given twice.
         chat: Wrap text and prompt in the model's chat template, as one turn of the user.
         resume: A folder where reading is saved every two minutes; the same command goes on there.
         json: Print one JSON object.
     """
     if max_tokens < 1:
         raise ConfigError(f"--max-tokens must be >= 1, got {max_tokens}.")
+    ways = Ways(ngram, draft, weights)
     text = read_text(context) if context else ""
     loaded = load_stock(model)
     from unspool.extension import extend
@@ -87,13 +97,19 @@ def generate(
     started = time.perf_counter()
     with extend(loaded.model, method, tokenizer=loaded.tokenizer, weights=weights) as extension:
         if extension.prompt_method is not None:
+            if ways.asked:
+                raise ConfigError(
+                    f"--ngram and --draft go with methods that read a prompt as it stands, and "
+                    f"{extension.spec} rewrites it. Choose another --method, or leave them out."
+                )
             answer = extension.ask(text, prompt, max_new_tokens=max_tokens)
             written, usage = answer.text, answer.usage.to_json()
             report: dict[str, Any] = {"method": extension.spec}
         else:
             whole = f"{text}\n\n{prompt}" if text else prompt
             ids = _encode(loaded.tokenizer, whole, chat=chat)
-            written, usage, report = _read(extension, ids, max_tokens, resume, quiet=json)
+            ways.meet(extension)
+            written, usage, report = _read(extension, ids, max_tokens, resume, ways, quiet=json)
     usage["seconds"] = time.perf_counter() - started
     if json:
         emit_json({"text": written, "usage": usage, "report": report})
@@ -111,6 +127,12 @@ def generate(
             f"{report['method']}: {human_number(report['attended_tokens'])} tokens attended by the "
             f"last one, {human_number(report['stored_tokens'])} more stored, {human_bytes(held)}"
         )
+    if "draft" in report:
+        found = report["draft"]
+        emit_text(
+            f"{human_number(found['written'])} tokens in {human_number(found['passes'])} passes: "
+            f"{human_number(found['drafted'])} were guessed, {human_number(found['kept'])} kept"
+        )
 
 
 def _encode(tokenizer: Any, text: str, *, chat: bool) -> list[int]:
@@ -120,7 +142,13 @@ def _encode(tokenizer: Any, text: str, *, chat: bool) -> list[int]:
 
 
 def _read(
-    extension: Extension, ids: list[int], max_tokens: int, resume: Path | None, *, quiet: bool
+    extension: Extension,
+    ids: list[int],
+    max_tokens: int,
+    resume: Path | None,
+    ways: Ways,
+    *,
+    quiet: bool,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Feed, saving now and then; then write."""
     stream = extension.stream()
@@ -139,9 +167,13 @@ def _read(
                 saved = time.monotonic()
     if resume is not None and done < len(ids):
         _save(stream, resume, digest)
-    written = str(stream.generate(max_new_tokens=max_tokens, do_sample=False))
+    options = ways.options(ids[: int(stream.cache.get_seq_length())])
+    written = str(stream.generate(max_new_tokens=max_tokens, do_sample=False, **options))
     report = stream.report()
-    return written, report.usage.to_json(), report.to_json()
+    said = report.to_json()
+    if ways.lookup is not None:
+        said["draft"] = ways.lookup.report.to_json()
+    return written, report.usage.to_json(), said
 
 
 def _take_up(stream: Stream, folder: Path, digest: str) -> int:
