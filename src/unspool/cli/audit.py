@@ -32,6 +32,11 @@ app.command(
     help="Measure how much of its training text a model gives back.",
 )
 app.command(
+    "unspool.cli.audit_detect:app",
+    name="detect",
+    help="Tell machine text from human text, and know which lengths can be judged.",
+)
+app.command(
     "unspool.cli.audit_lengths:app",
     name="lengths",
     help="Measure and predict how long a model's answers are.",
