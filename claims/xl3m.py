@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from claims import Claim, Context, Figure, Measured
+from claims import Claim, Context, Figure, Measured, _minilm
 from claims._long import CODE, PACKAGES, model, text_ids
 from claims._needles import Needle, bm25, needle, question_of
 from claims.ask_quality import wilson
@@ -38,6 +38,7 @@ CLAIM = Claim(
         Figure("kept at 128k by entropy-last", "report"),
         Figure("kept at 128k by nll", "report"),
         Figure("kept at 128k by BM25", "report"),
+        Figure("kept at 128k by MiniLM", "report"),
         Figure("answered at 32k from passages of BM25", "report"),
         Figure("both of two facts kept at 32k", ">=", 0.8),
         Figure("answered at 32k by the stock model", "report"),
@@ -49,7 +50,8 @@ CLAIM = Claim(
         "SmolLM2-135M-Instruct in float32, 20M tokens in bfloat16; Python reference and "
         "manual pages with one planted fact at 10 depths and three distractors; 2 questions on the "
         "CPU, 3 on a GPU, worded like the fact or only naming its subject. Segments of 512 tokens, "
-        "64 shared, 4 kept by every selector. 20M tokens (the text repeated) on a GPU only."
+        "64 shared, 4 kept by every selector; MiniLM (all-MiniLM-L6-v2) only where its package is "
+        "installed. 20M tokens (the text repeated) on a GPU only."
     ),
     packages=PACKAGES,
     code=(*CODE, "reading/xl3m.py", "reading/reader.py", "reading/answering.py"),
@@ -88,6 +90,16 @@ def run(ctx: Context, lengths: dict[str, int] | None = None, depths: int = DEPTH
                 )  # fmt: skip
                 for selector, hit in trial["kept"].items():
                     kept[selector].append(hit)
+                if _minilm.present():
+                    kept.setdefault("MiniLM", []).append(
+                        ctx.step(
+                            f"minilm-{name}-{seed}-{number}",
+                            lambda length=length, seed=seed, number=number: kept_by_minilm(
+                                ctx, length, seed, (number + 0.5) / depths
+                            ),
+                            inputs={"length": length, "depths": depths},
+                        )
+                    )
                 for selector, hit in trial["answered"].items():
                     answered[selector].append(hit)
         for selector, hits in kept.items():
@@ -123,6 +135,7 @@ def run(ctx: Context, lengths: dict[str, int] | None = None, depths: int = DEPTH
     ]
     figures["answered at 32k by the stock model"] = sum(stock) / len(stock)
     figures["tokens scored a second"] = sum(rate) / len(rate)
+    figures.setdefault("kept at 128k by MiniLM", None)
     figures["kept of 3 facts in 20M tokens"] = None
     if ctx.budget != "cpu":
         figures["kept of 3 facts in 20M tokens"], facts["20M"] = huge(ctx)
@@ -216,6 +229,28 @@ def one(
         if name in answers:
             answered[name] = trial.answered(write(ctx, trial, pieces))
     return {"kept": kept, "answered": answered}
+
+
+def kept_by_minilm(ctx: Context, length: int, seed: int, depth: float) -> bool:
+    """Whether a fact lies in the segments whose embeddings are nearest to the question's."""
+    tokenizer = _model(ctx).tokenizer
+    plain = needle(tokenizer, text_ids(length), [], seed)
+    trial = needle(tokenizer, text_ids(length), [depth], seed)
+    places, segments = segments_of(trial.ids)
+    _, before = segments_of(plain.ids)
+    values: list[float] = list(
+        ctx.step(
+            f"minilm-filler-{length}-{seed}",
+            lambda: _minilm.similarities(tokenizer.batch_decode(before), question_of(seed)),
+            inputs={"length": length},
+        )
+    )
+    touched = [n for n, (ours, theirs) in enumerate(zip(segments, before, strict=True))
+               if ours != theirs]  # fmt: skip
+    texts = tokenizer.batch_decode([segments[n] for n in touched])
+    for number, value in zip(touched, _minilm.similarities(texts, trial.question), strict=True):
+        values[number] = value
+    return trial.kept(best(places, [-value for value in values]))
 
 
 def best(places: Sequence[tuple[int, int]], values: Sequence[float]) -> list[tuple[int, int]]:
