@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
 
 from unspool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from unspool.evaluation.plan import RunSettings
+    from unspool.evaluation.tasks.base import Task
 
 
 def words(text: str | None) -> tuple[str, ...]:
@@ -22,24 +30,41 @@ def share(text: str) -> float:
     return value / 100
 
 
-def make_settings(
-    lengths: str | None,
-    depths: str | None,
-    limit: int | None,
-    seed: int,
-    data: str | None,
-    source: str | None,
-) -> Any:
-    from unspool.evaluation.plan import RunSettings
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """Options of the commands that write samples without a model."""
 
-    return RunSettings(
-        lengths=words(lengths),
-        depths=tuple(share(each) for each in words(depths)),
-        limit=limit,
-        seed=seed,
-        data=data,
-        texts=source,
-    )
+    seed: int = 0
+    """Of whatever is drawn."""
+    depths: str | None = None
+    """Where the needed text is put, in percent."""
+    source: str | None = None
+    """Texts that tasks build from: a file or folder."""
+    data: str | None = None
+    """The original data: a folder, zip or file, or hub to fetch it."""
+    tokenizer: str | None = None
+    """Counts lengths in tokens: a name, a file or a folder. Default: smollm2."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def settings(self, lengths: str | None, limit: int | None) -> RunSettings:
+        """Settings of levels in a task's own unit and of samples a level."""
+        from unspool.evaluation.plan import RunSettings
+
+        return RunSettings(
+            lengths=words(lengths),
+            depths=tuple(share(each) for each in words(self.depths)),
+            limit=limit,
+            seed=self.seed,
+            data=self.data,
+            texts=self.source,
+        )
+
+    def ruler(self, tasks: Iterable[Task]) -> str | None:
+        """The tokenizer that counts, if any of the tasks is measured in tokens."""
+        in_tokens = any(task.spec.unit == "tokens" for task in tasks)
+        return self.tokenizer or ("smollm2" if in_tokens else None)
 
 
 def resolve(

@@ -9,9 +9,9 @@ from cyclopts import App, Parameter
 
 from unspool.cli._evaluate import bars, show_levels, show_plan, show_report
 from unspool.cli._evaluate_setup import (
+    SampleOptions,
     cache_file,
     load,
-    make_settings,
     named_tokenizer,
     resolve,
     share,
@@ -36,6 +36,8 @@ the report is then the same, byte for byte. For example:
 
     unspool evaluate export --tasks passkey --lengths 1k --out harness/
 """
+
+_DEFAULTS = SampleOptions()
 
 app = App(
     name="evaluate",
@@ -263,12 +265,7 @@ def make(
     out: Path,
     length: str | None = None,
     n: int | None = None,
-    seed: int = 0,
-    depths: str | None = None,
-    source: str | None = None,
-    data: str | None = None,
-    tokenizer: str | None = None,
-    json: bool = False,
+    options: SampleOptions = _DEFAULTS,
 ) -> None:
     """Write the samples of a task to a file, with their prompts and answers.
 
@@ -277,22 +274,16 @@ def make(
         out: The file, JSON lines.
         length: One level or several, such as 4k,16k, in the task's own unit.
         n: Samples a length. Default: 25, or all of a release.
-        seed: Of whatever is drawn.
-        depths: Where the needed text is put, in percent.
-        source: Texts that the task builds from: a file or folder.
-        data: The original data: a folder, zip or file, or hub to fetch it.
-        tokenizer: Counts lengths in tokens: a name, a file or a folder. Default: smollm2.
-        json: Print one JSON object.
+        options: As of 'evaluate export'.
     """
     from unspool.evaluation.make import make as make_samples
     from unspool.evaluation.tasks import task as task_named
 
     chosen = task_named(task)
-    settings = make_settings(length, depths, n, seed, data, source)
-    name = tokenizer or ("smollm2" if chosen.spec.unit == "tokens" else None)
-    with bars(quiet=json) as told:
+    settings, name = options.settings(length, n), options.ruler([chosen])
+    with bars(quiet=options.json) as told:
         done = make_samples(chosen, out, settings, tokenizer=name, progress=told)
-    if json:
+    if options.json:
         emit_json({**done, "out": str(out)})
         return
     counted = f", tokens counted by {name}" if name else ""
@@ -309,12 +300,7 @@ def export(
     out: Path,
     lengths: str | None = None,
     limit: int | None = None,
-    seed: int = 0,
-    depths: str | None = None,
-    source: str | None = None,
-    data: str | None = None,
-    tokenizer: str | None = None,
-    json: bool = False,
+    options: SampleOptions = _DEFAULTS,
 ) -> None:
     """Write tasks for lm-evaluation-harness: lm_eval --include_path OUT --tasks NAME.
 
@@ -323,23 +309,16 @@ def export(
         out: The folder.
         lengths: Levels in each task's own unit. Default: the tasks' own levels.
         limit: Samples a length. Default: 25, or all of a release.
-        seed: Of whatever is drawn.
-        depths: Where the needed text is put, in percent.
-        source: Texts that tasks build from: a file or folder.
-        data: The original data: a folder, zip or file, or hub to fetch it.
-        tokenizer: Counts lengths in tokens: a name, a file or a folder. Default: smollm2.
-        json: Print one JSON object.
+        options: As of 'evaluate make'.
     """
     from unspool.evaluation.lm_eval_export import export as export_tasks
     from unspool.evaluation.tasks import find_tasks
 
     chosen = find_tasks(tasks)
-    settings = make_settings(lengths, depths, limit, seed, data, source)
-    in_tokens = any(task.spec.unit == "tokens" for task in chosen)
-    name = tokenizer or ("smollm2" if in_tokens else None)
-    with bars(quiet=json) as told:
+    settings, name = options.settings(lengths, limit), options.ruler(chosen)
+    with bars(quiet=options.json) as told:
         names = export_tasks(chosen, out, settings, tokenizer=name, progress=told)
-    if json:
+    if options.json:
         emit_json({"out": str(out), "tasks": names})
         return
     for each in names:
