@@ -72,7 +72,7 @@ class Half:  # sees the second half of a prompt only, so that scores differ from
             found.append(Generation(solve(p[len(p) // 2:]), "stop", Usage(ids, ids, 0, 1)))
         return found
     def logprobs(self, prompt, continuations, *, on_overflow="error"):
-        raise NotImplementedError
+        raise NotImplementedError("the tasks of this claim are answered, not scored")
 """
 
 _RUN = """
@@ -118,7 +118,7 @@ class Instant(LM):
     def generate_until(self, requests, disable_tqdm=False):
         return [solve(r.args[0][len(r.args[0]) // 2:]) for r in requests]
     def loglikelihood(self, requests, disable_tqdm=False):
-        raise NotImplementedError
+        raise NotImplementedError("as above")
     loglikelihood_rolling = loglikelihood
 started = time.process_time()
 manager = TaskManager(include_path=sys.argv[1], include_defaults=False)

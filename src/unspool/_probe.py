@@ -35,6 +35,7 @@ def use_function(
     for config in configs.values():
         if hasattr(config, "_attn_implementation_internal"):
             before = config._attn_implementation_internal
+            # The attribute behind the property: setting the property would check the name anew.
             undo.callback(setattr, config, "_attn_implementation_internal", before)
     if not isinstance(model, PreTrainedModel):
         raise ConfigError(f"{type(model).__name__} is not a transformers model.")

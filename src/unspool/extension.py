@@ -249,11 +249,13 @@ class Extension:
             question: Comes after the text.
             options: Of the method and of generate, as `max_new_tokens`.
         """
-        return self._reader().ask(self, context, question, **options)  # type: ignore[no-any-return]  # by name
+        answer: Answer = self._reader().ask(self, context, question, **options)
+        return answer
 
     def select(self, context: Any, question: str, **options: Any) -> tuple[Passage, ...]:
         """The passages that the method would answer from, without answering."""
-        return self._reader().select(self, context, question, **options)  # type: ignore[no-any-return]  # by name
+        found: tuple[Passage, ...] = self._reader().select(self, context, question, **options)
+        return found
 
     def _reader(self) -> Any:
         method = self.prompt_method

@@ -55,27 +55,33 @@ class Method:
 
     def attend(self, facts: ModelFacts, layer: int) -> Attend:
         """The mechanism of a layer; called if `attend` is among the slots."""
-        raise NotImplementedError
+        raise self._unwritten("attend")
 
     def store(self, facts: ModelFacts, layer: int) -> Store:
         """An empty store for a layer; called if `store` is among the slots."""
-        raise NotImplementedError
+        raise self._unwritten("store")
 
     def frequency(self, facts: ModelFacts, layer_type: str) -> Any:
         """A `Frequency` for the layers of a type; called if `frequency` is among the slots."""
-        raise NotImplementedError
+        raise self._unwritten("frequency")
 
     def scale(self, facts: ModelFacts, layer: int) -> Any:
         """A `Scale` for a layer; called if `scale` is among the slots."""
-        raise NotImplementedError
+        raise self._unwritten("scale")
 
     def compress(self, facts: ModelFacts, layer: int) -> Any:
         """A `Compress` for a layer; called if `compress` is among the slots."""
-        raise NotImplementedError
+        raise self._unwritten("compress")
 
     def prompt(self) -> str:
         """Registry name of the `Reduce`; called if `prompt` is among the slots."""
-        raise NotImplementedError
+        raise self._unwritten("prompt")
+
+    def _unwritten(self, slot: Slot) -> NotImplementedError:
+        # Not abstract: each slot is for the methods that list it, and none lists them all.
+        return NotImplementedError(
+            f"{type(self).__name__} lists {slot!r} among its slots, but has no {slot}()."
+        )
 
     def capacity(self, facts: ModelFacts) -> int | None:
         """Most tokens of text and answer that make sense together; None: any number."""

@@ -95,13 +95,13 @@ class Stream:
             out = self.extension.generate(
                 ids, past_key_values=self.cache, attention_mask=mask, **kwargs
             )
-        new = out[:, ids.shape[1] :]
+        new: Tensor = out[:, ids.shape[1] :]
         # The last token was written but not read: it is the first that comes next.
         self._pending = [int(new[0, -1])] if new.shape[1] else []
         self._written += int(new.shape[1])
         self._seconds += time.perf_counter() - began
         if self.extension.tokenizer is None:
-            return new  # type: ignore[no-any-return]  # transformers returns Any
+            return new
         return str(self.extension.tokenizer.decode(new[0], skip_special_tokens=True))
 
     def fork(self) -> Stream:

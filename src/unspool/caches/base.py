@@ -11,6 +11,7 @@ Shapes: k [B, Hkv, S, D], v [B, Hkv, S, Dv], positions [B, S] int64 (-1 is paddi
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,8 @@ class Store(CacheLayerMixin):
         return -1
 
     def reset(self) -> None:
-        self.__init__(*self._arguments())  # type: ignore[misc]  # back to the state of a new store
+        # All attributes of a new store of the kind: whatever a subclass keeps is empty again.
+        vars(self).update(vars(type(self)(*self._arguments())))
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove == 0:
@@ -154,13 +156,13 @@ class Store(CacheLayerMixin):
         mark, self._mark = self._mark, None
         return mark
 
+    @abstractmethod
     def append(self, chunk: KV) -> None:
         """Take a chunk in, before it is attended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def segments(self) -> Sequence[KV]:
         """Everything a query may be shown, oldest first, the newest chunk included."""
-        raise NotImplementedError
 
     def settle(self) -> None:
         """Evict what the chunk pushed out, after it has attended."""
@@ -171,9 +173,9 @@ class Store(CacheLayerMixin):
     def finish_prefill(self) -> None:
         """The prefill is complete: compress what is to outlive it. Called once a prefill."""
 
+    @abstractmethod
     def report(self) -> StoreReport:
         """Tokens and bytes, from the tensors really held."""
-        raise NotImplementedError
 
     # ---- copies on disk and in memory
 
@@ -187,7 +189,7 @@ class Store(CacheLayerMixin):
         """Take back what `state` gave."""
         self.seen = int(state["seen"])
         for name in self._tensors():
-            setattr(self, name, state.get(name))
+            setattr(self, name, state.get(name))  # attributes, by the contract of `_tensors`
         first = next((x for x in self._tensors().values() if x is not None and x.ndim == 4), None)
         if first is not None:
             self.lazy_initialization(first, first)
@@ -203,13 +205,14 @@ class Store(CacheLayerMixin):
         return ()
 
     def _tensors(self) -> dict[str, Tensor | None]:
-        """Every tensor of the state by attribute name, batch first."""
-        raise NotImplementedError
+        """Tensors of the state by attribute name, batch first; what is kept otherwise is in
+        `state`, `load_state` and `_map` of the subclass."""
+        return {}
 
     def _map(self, change: Any) -> None:
         for name, value in self._tensors().items():
             if value is not None:
-                setattr(self, name, change(value))
+                setattr(self, name, change(value))  # as in `load_state`
 
 
 def held_bytes(tensors: Sequence[Tensor | None]) -> int:

@@ -65,9 +65,6 @@ class DenseStore(Store):
     def _arguments(self) -> tuple[Any, ...]:
         return (self.rotated,)
 
-    def _tensors(self) -> dict[str, Tensor | None]:
-        return {}
-
     def _map(self, change: Any) -> None:
         self.kept.map(change)
 

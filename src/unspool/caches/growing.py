@@ -7,6 +7,8 @@ Shapes: k [B, Hkv, S, D], v [B, Hkv, S, Dv], positions [B, S] or None while ther
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -89,12 +91,11 @@ class Growing:
         """Of the tokens held."""
         return sum(x.numel() * x.element_size() for x in (self.k, self.v) if x is not None)
 
-    def map(self, change: object) -> None:
+    def map(self, change: Callable[[Tensor], Tensor]) -> None:
         """Apply a function to every tensor (batch first)."""
-        for name in ("_k", "_v", "_positions"):
-            value = getattr(self, name)
-            if value is not None:
-                setattr(self, name, change(value))  # type: ignore[operator]  # any callable
+        self._k = None if self._k is None else change(self._k)
+        self._v = None if self._v is None else change(self._v)
+        self._positions = None if self._positions is None else change(self._positions)
 
     def state(self) -> dict[str, Tensor]:
         """What is held, as tensors for a file."""
@@ -105,12 +106,10 @@ class Growing:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave."""
-        self.__init__()  # type: ignore[misc]  # back to empty
+        self._k, self._v = state.get("k"), state.get("v")
+        self._positions = state.get("positions")
         self.start = int(state["start"])
-        if "k" in state:
-            self._k, self._v = state["k"], state["v"]
-            self._positions = state.get("positions")
-            self.end = self._k.shape[2]
+        self.begin, self.end = 0, 0 if self._k is None else self._k.shape[2]
 
     def _grow(self, k: Tensor, v: Tensor, room: int) -> None:
         if self._k is None or self._v is None:
@@ -124,13 +123,17 @@ class Growing:
         assert self._k is not None
         assert self._v is not None
         held = len(self)
-        for name in ("_k", "_v"):
-            old = getattr(self, name)
-            new = old.new_empty(*old.shape[:2], room, old.shape[3])
-            new[:, :, :held] = old[:, :, self.begin : self.end]
-            setattr(self, name, new)
+        self._k = _moved(self._k, self.begin, self.end, room)
+        self._v = _moved(self._v, self.begin, self.end, room)
         if self._positions is not None:
             moved = self._positions.new_full((self._positions.shape[0], room), -1)
             moved[:, :held] = self._positions[:, self.begin : self.end]
             self._positions = moved
         self.begin, self.end = 0, held
+
+
+def _moved(old: Tensor, begin: int, end: int, room: int) -> Tensor:
+    """Tokens [begin, end) at the front of `room` places."""
+    new = old.new_empty(*old.shape[:2], room, old.shape[3])
+    new[:, :, : end - begin] = old[:, :, begin:end]
+    return new

@@ -202,11 +202,14 @@ class Lane:
         device = self.far_k.device
         elsewhere = self.residents is not None
 
+        def bring(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True, copy=True)
+
         def load(number: int) -> tuple[Tensor, Tensor]:
             block = blocks[number]
             if not elsewhere:
                 return block.k, block.v
-            return tuple(x.to(device, non_blocking=True, copy=True) for x in (block.k, block.v))  # type: ignore[return-value]  # two of them
+            return bring(block.k), bring(block.v)
 
         return load
 
@@ -290,10 +293,10 @@ class Lane:
         other.window, other.turned = copy.copy(self.window), copy.copy(self.turned)
         for buffer in (other.window, other.turned):
             buffer.map(lambda x: x.index_select(0, index))
-        for name in ("far_k", "far_v", "vectors"):
-            value = getattr(self, name)
-            if value is not None:
-                setattr(other, name, value.index_select(0, index))
+        other.far_k, other.far_v, other.vectors = (
+            None if x is None else x.index_select(0, index)
+            for x in (self.far_k, self.far_v, self.vectors)
+        )
         other.blocks = [list(self.blocks[i]) for i in sources]
         other.slots = [list(self.slots[i]) for i in sources]
         other.trace = [self.trace[i].copy() for i in sources]

@@ -54,7 +54,7 @@ class Compression(Method):
 
     def compress(self, facts: ModelFacts, layer: int) -> Stage:
         """The stage of a layer."""
-        raise NotImplementedError
+        raise self._unwritten("compress")
 
 
 def check_order(methods: Sequence[Any]) -> None:

@@ -76,7 +76,8 @@ class Reader:
             options["logits_to_keep"] = keep
         self.read_tokens += int(mask.sum())
         with torch.inference_mode():
-            return self.extension.model(ids, **options).logits[:, -keep:].float()  # type: ignore[no-any-return]  # a model returns Any
+            logits: Tensor = self.extension.model(ids, **options).logits[:, -keep:]
+            return logits.float()
 
     def rows(self, ids: Sequence[int], layer: int, first_row: int) -> Tensor:
         """Attention of the rows from `first_row` on, summed over heads, in one layer.
