@@ -37,6 +37,11 @@ app.command(
     help="Tell machine text from human text, and know which lengths can be judged.",
 )
 app.command(
+    "unspool.cli.audit_knn_lm:app",
+    name="knn-lm",
+    help="Mix a datastore into a model, and find out whether it helps.",
+)
+app.command(
     "unspool.cli.audit_lengths:app",
     name="lengths",
     help="Measure and predict how long a model's answers are.",

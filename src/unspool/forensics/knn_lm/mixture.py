@@ -127,7 +127,7 @@ def weight_of(neighbours: Neighbours, mixture: Mixture) -> Tensor:
     """λ of each query, [n]; 0 where nothing was retrieved."""
     import torch
 
-    nearest = neighbours.distances[:, 0]
+    nearest = neighbours.distances[:, 0].contiguous()
     lam = torch.full_like(nearest, float(mixture.lam))
     if mixture.lams:
         edges = torch.tensor(mixture.edges, device=nearest.device, dtype=nearest.dtype)
