@@ -232,7 +232,14 @@ def unspool_attention(
 
 
 def run_layer(
-    plan: LayerPlan, store: Store, cache: Any, q: Tensor, k: Tensor, v: Tensor, scale: float
+    plan: LayerPlan,
+    store: Store,
+    cache: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    window: int | None = None,
 ) -> Tensor:
     """One causal layer over unpadded tokens, called by what runs a model without its modules.
 
@@ -244,6 +251,7 @@ def run_layer(
         k: [B, Hkv, T, D], as q.
         v: [B, Hkv, T, Dv].
         scale: Factor on the scores.
+        window: Of a sliding layer.
 
     Returns:
         [B, Hq, T, Dv].
@@ -251,7 +259,8 @@ def run_layer(
     store.update(k, v)
     store.meet()
     start = store.seen - q.shape[2]
-    call = _call(plan, store, cache, (q, k, v), None, start, Spec(), scale, False)
+    spec = Spec(window=window)
+    call = _call(plan, store, cache, (q, k, v), None, start, spec, scale, False)
     return _attend(plan, call, store, cache)
 
 

@@ -6,6 +6,7 @@ that transformers' own cache would make, head sizes, the trained window.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class ModelFacts:
     """By layer type; empty if the model has no rotary embedding."""
     rotary_modules: tuple[Any, ...] = field(repr=False)
     sliding_window: int | None = None
+    """Tokens that a query of a sliding layer meets, itself included; None: no such layer."""
     rope: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     """What the configuration says of the rotary embedding, by layer type; one and the same dict
     where all types share it."""
@@ -117,9 +119,17 @@ def read_facts(model: Any, layout: Layout = "half") -> ModelFacts:
         device=weight.device,
         rotations=_rotations(rotary_modules, kinds, layout),
         rotary_modules=rotary_modules,
-        sliding_window=getattr(config, "sliding_window", None),
+        sliding_window=_sliding_window(config, layers),
         rope=_rope(config, kinds),
     )
+
+
+def _sliding_window(config: Any, layers: Sequence[Any]) -> int | None:
+    """The window of the sliding layers, as transformers' own cache keeps it."""
+    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+        return None  # the same cache, but a chunk is no sliding window
+    windows = {layer.sliding_window for layer in layers if hasattr(layer, "sliding_window")}
+    return int(windows.pop()) if len(windows) == 1 else None
 
 
 def _trained_window(config: Any, said: int | None) -> int | None:

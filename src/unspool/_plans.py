@@ -16,6 +16,7 @@ from unspool._dispatch import LayerPlan
 from unspool._slots import is_late
 from unspool.attention.dense import Dense
 from unspool.caches.dense import DenseStore
+from unspool.caches.sliding import SlidingStore
 from unspool.errors import ConfigError
 from unspool.positions.rotation import Rotation
 
@@ -43,6 +44,8 @@ def make_stores(facts: ModelFacts, owners: Owners) -> dict[int, Callable[[], Sto
 
             stages = [method.compress(facts, number) for method in compress]
             factories[number] = _bind(CompressedStore, stages)
+        elif _keeps_window(facts, number, slots, raw):
+            factories[number] = _bind(SlidingStore, facts.sliding_window)
         elif slots or facts.layer_types[number] == "full_attention":
             factories[number] = _bind(DenseStore, number not in raw)
     return factories
@@ -124,6 +127,14 @@ def hook_rotary(
 def _raw_layers(facts: ModelFacts, owners: Owners) -> set[int]:
     """Layers whose keys are stored before rotation."""
     return {number for number, slots in owners.items() if is_late(slots, facts, number)}
+
+
+def _keeps_window(
+    facts: ModelFacts, number: int, slots: Mapping[str, list[Method]], raw: set[int]
+) -> bool:
+    """Whether a layer attends as it was trained to, in a sliding window."""
+    sliding = facts.layer_types[number] == "sliding_attention" and facts.sliding_window is not None
+    return sliding and "attend" not in slots and number not in raw
 
 
 def _bind(function: Callable[..., Store], *arguments: Any) -> Callable[[], Store]:

@@ -75,6 +75,8 @@ class Dense:
             return k, spec  # made for exactly these columns
         last = call.start + call.q.shape[2]
         unpadded = segment.positions is None and call.positions is None
+        if unpadded and spec.window is not None and last - segment.start <= spec.window:
+            spec = replace(spec, window=None)  # no key is further away than the window reaches
         if unpadded and spec.window is None and segment.start + len(segment) <= call.start:
             return k, replace(spec, causal=False)  # all of it lies in the past
         if not (unpadded and segment.start + len(segment) == last):

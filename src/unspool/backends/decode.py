@@ -53,6 +53,7 @@ class _Layer:
     head_dim: int
     scale: float
     kind: str
+    window: int | None
 
 
 class DecodeStep:
@@ -127,6 +128,7 @@ class DecodeStep:
                 k.to(dtype),
                 v.to(dtype),
                 layer.scale,
+                layer.window,
             )
             out = layer.out(out.to(self.dtype).reshape(batch, -1))
             if layer.after_attention is not None:
@@ -179,6 +181,7 @@ class DecodeStep:
             scale = float(attention.scaling)
         except AttributeError as error:
             raise Unsupported(f"{facts.name}: layer {number}: {error}.") from error
+        sliding = facts.layer_types[number] == "sliding_attention"
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         return _Layer(
             number=number,
@@ -198,6 +201,7 @@ class DecodeStep:
             head_dim=facts.head_dim,
             scale=scale,
             kind=facts.layer_types[number],
+            window=facts.sliding_window if sliding else None,
         )
 
 
