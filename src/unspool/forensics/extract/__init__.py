@@ -16,17 +16,17 @@ from unspool.forensics.extract.score import score as score
 from unspool.forensics.extract.verify import verify as verify
 
 if TYPE_CHECKING:
-    from unspool.forensics.extract.attack import AttackSettings as AttackSettings
-    from unspool.forensics.extract.attack import attack as attack
-    from unspool.forensics.extract.fit import FitSettings as FitSettings
-    from unspool.forensics.extract.fit import fit as fit
+    from unspool.forensics.extract.asking import AttackSettings as AttackSettings
+    from unspool.forensics.extract.asking import attack as attack
     from unspool.forensics.extract.prompt import SoftPrompt as SoftPrompt
+    from unspool.forensics.extract.training import FitSettings as FitSettings
+    from unspool.forensics.extract.training import fit as fit
 
 _NEED_TORCH = {
-    "AttackSettings": "attack",
-    "attack": "attack",
-    "FitSettings": "fit",
-    "fit": "fit",
+    "AttackSettings": "asking",
+    "attack": "asking",
+    "FitSettings": "training",
+    "fit": "training",
     "SoftPrompt": "prompt",
 }
 

@@ -109,18 +109,17 @@ def beam(
     """The likeliest of the texts that `beams` of them, kept at every token, lead to."""
     logits, cache = read(network, vectors, prefixes)
     groups, vocabulary = logits.shape
-    width = min(beams, vocabulary)
-    logits = logits.repeat_interleave(width, dim=0)
-    cache.batch_repeat_interleave(width)
-    scores = torch.full((groups, width), -torch.inf, dtype=torch.float64, device=logits.device)
+    logits = logits.repeat_interleave(beams, dim=0)
+    cache.batch_repeat_interleave(beams)
+    scores = torch.full((groups, beams), -torch.inf, dtype=torch.float64, device=logits.device)
     scores[:, 0] = 0.0
-    texts = torch.empty(groups, width, 0, dtype=torch.long, device=logits.device)
-    base = torch.arange(groups, device=logits.device).unsqueeze(1) * width
+    texts = torch.empty(groups, beams, 0, dtype=torch.long, device=logits.device)
+    base = torch.arange(groups, device=logits.device).unsqueeze(1) * beams
     for step in range(length):
         if step:
             logits = network(texts[:, :, -1].reshape(-1, 1), past_key_values=cache).logits[:, -1]
-        chances = torch.log_softmax(logits.float(), dim=-1).double().view(groups, width, -1)
-        scores, flat = (scores.unsqueeze(-1) + chances).flatten(1).topk(width, dim=1)
+        chances = torch.log_softmax(logits.float(), dim=-1).double().view(groups, beams, -1)
+        scores, flat = (scores.unsqueeze(-1) + chances).flatten(1).topk(beams, dim=1)
         parent = flat // vocabulary
         texts = torch.cat(
             [

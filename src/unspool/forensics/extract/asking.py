@@ -25,10 +25,10 @@ from unspool.errors import ConfigError
 from unspool.forensics.extract._resume import ANSWERS, resumed
 from unspool.forensics.extract.confidence import scores
 from unspool.forensics.extract.decode import Written, beam, write
-from unspool.forensics.extract.fit import window_of
 from unspool.forensics.extract.loss import suffix_losses
 from unspool.forensics.extract.pairs import Pair, check_apart, check_tokens
 from unspool.forensics.extract.prompt import SoftPrompt, check_fits, network_of
+from unspool.forensics.extract.training import window_of
 
 _ROUND = 8
 """Samples between two looks of `adaptive`, and the agreeing ones that it asks for."""
