@@ -96,6 +96,8 @@ def _cuda(
     groups = q.shape[1] // k.shape[1]
     if groups > 1:  # the efficient kernel has no grouped heads
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    width = v.shape[-1]
+    q, k, v = (_aligned(x) for x in (q, k, v))
     bias = None
     if seen is not None:
         # The kernel wants the row stride of the bias to be a multiple of 16 bytes.
@@ -108,7 +110,15 @@ def _cuda(
     out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
         q, k, v, bias, True, 0.0, square, scale=scale
     )
-    return _blind_rows(out, lse[:, :, : q.shape[2]], seen)
+    return _blind_rows(out[..., :width], lse[:, :, : q.shape[2]], seen)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """With zeros behind it up to a row of whole 16 bytes, which the CUDA kernel asks for."""
+    import torch.nn.functional as F
+
+    missing = -x.shape[-1] % (16 // x.dtype.itemsize)
+    return F.pad(x, (0, missing)) if missing else x
 
 
 def _blind_rows(out: Tensor, lse: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
