@@ -43,9 +43,9 @@ class MemoryWatch:
 def _tree(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
+        try:
+            for children in Path(f"/proc/{parent}/task").glob("*/children"):
                 found += [int(child) for child in children.read_text(encoding="ascii").split()]
-            except OSError:
-                continue
+        except OSError:  # a task that ended while it was looked at
+            continue
     return found

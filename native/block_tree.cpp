@@ -9,6 +9,7 @@ namespace unspool {
 namespace {
 constexpr u32 kBlock = 1u << kBlockLog;
 constexpr std::size_t kGroup = 64;  // jobs whose cache misses overlap
+constexpr std::size_t kFew = 8;     // jobs that leave room for fetching on a guess
 }  // namespace
 
 void BlockTree::open(const Container& container, u64 length, u32 sigma) {
@@ -76,6 +77,7 @@ struct StepCursor {
   const u8* entry;        // of the symbol in the block
   const u8* level;        // of the level we are on
   QuadUnit unit;
+  Guide guide;
   u64 base;
   u64* lo;
   u64* hi;
@@ -89,12 +91,14 @@ struct StepCursor {
   u32 num_levels;
 
   // Positions are relative to the block; an end may stand just past its last symbol.
+  // With few steps side by side memory idles, and what may be needed is fetched as well.
   void begin(const BlockTree& tree, u64 k, u64 position_i, u64 position_j, u64* out_lo, u64* out_hi,
-             u32 c) {
+             u32 c, bool few) {
     file = tree.file_;
     const BlockTree::Block b = tree.block(k);
     num_levels = b.levels;
     unit = tree.unit(b);
+    guide = few ? tree.guide(b) : Guide{nullptr};
     i = static_cast<u32>(position_i);
     j = static_cast<u32>(position_j);
     lo = out_lo;
@@ -103,11 +107,20 @@ struct StepCursor {
     level = file->at(tree.level(b, 0), BlockTree::kLevel * (u64{num_levels} + 1));
     prefetch(entry);
     prefetch(level);
-    fetch_directory(i, j);
+    fetch(i, j);
   }
-  UNSPOOL_ALWAYS_INLINE void fetch_directory(u32 first, u32 second) const {
-    file->fetch(unit.dir_entry(first));
-    if (first / kQuadSuper != second / kQuadSuper) file->fetch(unit.dir_entry(second));
+  // Brings near what will be read of the unit for two positions.
+  UNSPOOL_ALWAYS_INLINE void fetch(u32 first, u32 second) const {
+    if (!guide.begins) {
+      file->fetch(unit.dir_entry(first));
+      if (first / kQuadSuper != second / kQuadSuper) file->fetch(unit.dir_entry(second));
+      return;
+    }
+    file->fetch_new(unit.dir_entry(first));
+    if (first < unit.size) guide.fetch_new(*file, unit, first);
+    if (first / kQuadChunk == second / kQuadChunk) return;
+    if (first / kQuadSuper != second / kQuadSuper) file->fetch_new(unit.dir_entry(second));
+    if (second < unit.size) guide.fetch_new(*file, unit, second);
   }
   // Loads the symbol's entry; false where no level is needed.
   bool start() {
@@ -125,7 +138,7 @@ struct StepCursor {
     place();
     return true;
   }
-  // Fetches the directory entries of both positions.
+  // Finds both positions in the unit.
   void place() {
     const u32 first = load<u32>(level);
     x = first + i;
@@ -133,7 +146,7 @@ struct StepCursor {
     // The end of the last level is the end of the unit.
     if (UNSPOOL_UNLIKELY(std::max(x, y) > unit.size))
       throw Corrupt(file->path() + ": a position lies outside its block. The file is damaged.");
-    fetch_directory(x, y);
+    fetch(x, y);
   }
   const u8* find_chunk(u32 position, u32* rank, u32* kind) const {
     const u8* before = file->at(unit.dir_entry(position), kQuadEntry);
@@ -195,6 +208,7 @@ struct StepCursor {
 void BlockTree::step_many(StepJob* jobs, std::size_t n) {
   StepCursor cursors[kGroup];
   StepCursor* active[kGroup];
+  const bool few = n <= kFew;
   for (std::size_t next = 0; next < n;) {
     std::size_t used = 0;
     while (next < n && used + 2 <= kGroup) {
@@ -209,10 +223,10 @@ void BlockTree::step_many(StepJob* jobs, std::size_t n) {
       const u64 k = job.lo / kBlock, l = (job.hi - 1) / kBlock;
       const u64 lo = job.lo - k * kBlock, hi = job.hi - l * kBlock;
       if (k == l) {
-        cursors[used++].begin(tree, k, lo, hi, &job.lo, &job.hi, job.c);
+        cursors[used++].begin(tree, k, lo, hi, &job.lo, &job.hi, job.c, few);
       } else {
-        cursors[used++].begin(tree, k, lo, lo, &job.lo, nullptr, job.c);
-        cursors[used++].begin(tree, l, hi, hi, &job.hi, nullptr, job.c);
+        cursors[used++].begin(tree, k, lo, lo, &job.lo, nullptr, job.c, few);
+        cursors[used++].begin(tree, l, hi, hi, &job.hi, nullptr, job.c, few);
       }
     }
     std::size_t left = 0;

@@ -104,9 +104,8 @@ void write_block_tree(ContainerWriter& out, const Symbol* last_column, const u64
     append(levels);
     append(first_leaf);
     append(leaves);
-    bytes.resize(round_up(bytes.size(), 64));
-    const u32 unit = static_cast<u32>(bytes.size()), num_digits = static_cast<u32>(digits.size());
-    append_quads(bytes, digits.data(), num_digits);
+    const u32 num_digits = static_cast<u32>(digits.size());
+    const u32 unit = static_cast<u32>(append_quads(bytes, digits.data(), num_digits));
     const u32 mark_unit = static_cast<u32>(bytes.size());
     append_unit(bytes, marks + at / 64, size);
     bytes.resize(round_up(bytes.size(), 64));

@@ -158,7 +158,7 @@ void build_fm(const BuildRequest& request, const std::vector<u32>& values, u64 r
   std::vector<u64> marks(rows / 64 + 2, 0), inverse((n - 1) / request.isa_sample + 1, 0);
   PackedWriter samples(static_cast<u32>(params.sample_bits));
   // At most a 96th of the text; an entry takes 24 bytes of a table two thirds full.
-  PrefixCounter prefixes(std::max<u64>(256, n >> 17), n / 96 / 24, true);
+  PrefixCounter prefixes(std::max<u64>(64, n >> 19), n / 48 / 24, true);
   transform<Symbol, Int>(text, array.as<Int>(), n, request, params, marks, samples, inverse, prefixes,
                          poll);
   array.shrink(rows * sizeof(Symbol));

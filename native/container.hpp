@@ -18,7 +18,7 @@
 
 namespace unspool {
 
-inline constexpr u32 kVersion = 2;
+inline constexpr u32 kVersion = 3;
 inline constexpr u8 kMagic[8] = {0x89, 'U', 'N', 'S', 'P', 'O', 'O', 'L'};
 
 enum class Layout : u32 { kFmBytes = 1, kFmTokens = 2, kSuffixArray = 3 };

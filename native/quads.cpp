@@ -54,9 +54,10 @@ u32 encode(std::vector<u8>& out, const u8* digits, u32* counts) {
 
 }  // namespace
 
-void append_quads(std::vector<u8>& out, const u8* digits, u32 size) {
+u64 append_quads(std::vector<u8>& out, const u8* digits, u32 size) {
   const u32 supers = (size + kQuadSuper - 1) / kQuadSuper;
-  const std::size_t dir = out.size();
+  const std::size_t dir = round_up(out.size() + Guide::bytes(size), 64);
+  const std::size_t guide = dir - Guide::bytes(size);
   out.resize(dir + std::size_t{kQuadEntry} * (supers + 1));
   const std::size_t data = out.size();
   u32 ranks[4] = {};
@@ -65,6 +66,7 @@ void append_quads(std::vector<u8>& out, const u8* digits, u32 size) {
     if (s == supers) ranks[0] = size - ranks[1] - ranks[2] - ranks[3];  // without the filling
     for (u32 d = 0; d < 4; ++d) store(entry + 4 * d, ranks[d]);
     store(entry + 16, static_cast<u32>(out.size() - data));
+    store(&out[guide + 2 * std::size_t{s}], static_cast<u16>((out.size() - data) / Guide::kGrain));
     for (u32 c = 0; c < kQuadSuper / kQuadChunk && s < supers; ++c) {
       const u32 at = s * kQuadSuper + c * kQuadChunk;
       u8 last[kQuadChunk] = {};
@@ -82,6 +84,7 @@ void append_quads(std::vector<u8>& out, const u8* digits, u32 size) {
     }
     std::memcpy(&out[dir + std::size_t{kQuadEntry} * s], entry, kQuadEntry);
   }
+  return dir;
 }
 
 }  // namespace unspool

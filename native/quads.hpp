@@ -162,6 +162,23 @@ struct QuadUnit {
   u64 dir_entry(u32 i) const { return dir + u64{kQuadEntry} * (i / kQuadSuper); }
 };
 
+// Where the data of each directory entry begins, in 16 bytes. Only ever a hint of what to fetch: it is
+// read unchecked, and what it says of a damaged file costs time and no truth.
+struct Guide {
+  const u8* begins;
+
+  static constexpr u32 kGrain = 16;
+  static u32 bytes(u32 size) { return 2 * ((size + kQuadSuper - 1) / kQuadSuper + 1); }
+  // Brings near the data of the chunk of position i < size, where equal chunks would have it.
+  UNSPOOL_ALWAYS_INLINE void fetch_new(const MappedFile& f, const QuadUnit& unit, u32 i) const {
+    const u8* p = begins + 2 * u64{i / kQuadSuper};
+    const u64 begin = u64{kGrain} * load<u16>(p), end = u64{kGrain} * load<u16>(p + 2);
+    const u64 at = unit.data + begin + (end - begin) * (i % kQuadSuper / kQuadChunk) / 8;
+    f.fetch_new(at);
+    f.fetch_new(at + 64);
+  }
+};
+
 // Occurrences of `digit` before position i (i <= size).
 inline u32 quad_rank(const MappedFile& f, const QuadUnit& unit, u32 i, u32 digit) {
   if (i >= unit.size) {
@@ -184,7 +201,8 @@ inline u32 quad_digit(const MappedFile& f, const QuadUnit& unit, u32 i) {
   return quads::chunk_digit(f.at(unit.data + p.offset, p.kind), p.kind, i % kQuadChunk);
 }
 
-// Appends the unit of `size` digits, one a byte, to `out`; the last chunk is filled up with 0.
-void append_quads(std::vector<u8>& out, const u8* digits, u32 size);
+// Appends the unit of `size` digits, one a byte, to `out`, and its guide, which ends at a multiple of 64,
+// before it; the last chunk is filled up with 0. Returns where the unit begins.
+u64 append_quads(std::vector<u8>& out, const u8* digits, u32 size);
 
 }  // namespace unspool

@@ -9,10 +9,16 @@ using namespace unspool;
 static void test_digits(const std::string& folder, const std::vector<u8>& digits,
                         const std::string& name) {
   const u32 n = static_cast<u32>(digits.size());
-  std::vector<u8> out(64, 0xAB);  // a unit starts at a multiple of 64
-  append_quads(out, digits.data(), n);
+  std::vector<u8> out(70, 0xAB);
+  const u64 begin = append_quads(out, digits.data(), n);
+  check(begin % 64 == 0 && begin >= 70 + Guide::bytes(n), name + ": where the unit begins");
+  check(std::all_of(out.begin(), out.begin() + 70, [](u8 b) { return b == 0xAB; }), name + ": overwritten");
   const MappedFile mapped(write_unit(folder, out), false);
-  const QuadUnit unit = QuadUnit::at(64, n);
+  const QuadUnit unit = QuadUnit::at(begin, n);
+  for (u64 at = unit.dir, guide = begin - Guide::bytes(n); at < unit.data; at += kQuadEntry, guide += 2) {
+    const u32 said = 16u * (out[guide] | out[guide + 1] << 8), data = load<u32>(&out[at + 16]);
+    check(said <= data && data < said + 16, name + ": the guide at " + std::to_string(at));
+  }
   u32 seen[4] = {};
   for (u32 i = 0; i <= n; ++i) {
     for (u32 d = 0; d < 4; ++d)
