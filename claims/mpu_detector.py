@@ -414,6 +414,7 @@ def compared(
     }
     facts = {
         "arm": asdict(arm),
+        "encoder weights": weights_kind(),
         "f1": {" ".join(key): round(100 * float(value), 2) for key, value in f1.items()},
         "auc on sentences": {r: round(value, 4) for r, value in auc.items()},
         "called machine": {r: round(100 * value, 2) for r, value in called.items()},
@@ -422,6 +423,21 @@ def compared(
         "f1 by length": {r: by_length(runs, arm, r) for r in arm.recipes},
     }
     return Measured(figures, facts)
+
+
+def weights_kind() -> str:
+    """The type that the encoder's weights are kept in; they are widened to 32 bits."""
+    from safetensors import safe_open
+
+    from unspool.errors import MissingExtra
+    from unspool.forensics.detect.encoder import minilm_folder
+
+    try:
+        path = minilm_folder() / "model.safetensors"
+    except MissingExtra:
+        return "unknown"
+    with safe_open(path, framework="np") as file:
+        return str(file.get_slice(next(k for k in file.keys() if "word" in k)).get_dtype())  # noqa: SIM118 - not a mapping
 
 
 def f1_of(rows: Sequence[Sequence[float]]) -> float:

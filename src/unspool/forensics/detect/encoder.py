@@ -10,6 +10,7 @@ Cost: all-MiniLM-L6-v2 has 22 million parameters, of which 11 million are used f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,6 +144,8 @@ def load_encoder(name: str, max_length: int, *, seed: int = 0, device: str = "cp
         BackendError: The encoder cannot be had or read.
         ConfigError: It reads fewer tokens than `max_length`, or has other classes.
     """
+    # A thread that waits should sleep; the runtime reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     torch = require("torch", extra="read", purpose="Detecting machine text")
     transformers = require("transformers", extra="read", purpose="Detecting machine text")
     from unspool.backends.embedded import quiet_loading

@@ -17,7 +17,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from unspool.forensics.detect.metrics import summarise
 from unspool.forensics.detect.multiscaling import multiscale, runs
 from unspool.forensics.detect.settings import TrainSettings
 from unspool.index._files import canonical, remove_temporary, storage, write_atomic
-from unspool.types import Document
+from unspool.types import Document, Overflow
 
 Progress = Callable[[int, int], None]
 """Called with steps done and steps in all."""
@@ -158,7 +158,8 @@ def _prepare(
 ) -> _Prepared:
     """Clean, leave out what is empty, and see to what is too long."""
     kept: list[Example] = []
-    empty = dropped = shortened = 0
+    names: list[str] = []
+    empty = 0
     for number, example in enumerate(examples, 1):
         text = clean(example.text) if settings.clean == "en" else example.text.strip()
         if not text:
@@ -168,14 +169,14 @@ def _prepare(
         if settings.on_overflow == "window":
             whole = Document(str(number), text)
             parts = [s.text.strip() for s in windows(whole, encoder.room, unit=encoder.sizes)]
-        policy = "error" if settings.on_overflow == "error" else "truncate"
-        for part in parts:
-            (tokens,) = encoder.tokens([part], policy, [f"{number} of the {what} texts"])  # type: ignore[arg-type]  # one of the two names
-            dropped += tokens.dropped
-            shortened += tokens.dropped > 0
-            kept.append(Example(part, example.label, example.group, example.source))
+        kept += [replace(example, text=part) for part in parts]
+        names += [f"{number} of the {what} texts"] * len(parts)
     both_labels(kept, what)
-    return _Prepared(kept, empty, dropped, shortened)
+    # Windows are counted sentence by sentence, and may come out a few tokens longer as a whole.
+    policy: Overflow = "error" if settings.on_overflow == "error" else "truncate"
+    tokens = encoder.tokens([e.text for e in kept], policy, names)
+    dropped = [each.dropped for each in tokens]
+    return _Prepared(kept, empty, sum(dropped), sum(d > 0 for d in dropped))
 
 
 def _notes(
