@@ -82,6 +82,7 @@ _TABLES: dict[str, dict[str, str]] = {
     },
     "prompt": {
         "infini-retri": "unspool.reading.infini_retri:InfiniRetriReader",
+        "stream": "unspool.reading.prompt_stream:PromptStream",
         "whole": "unspool.reading.whole:WholeReader",
         "xl3m": "unspool.reading.xl3m:XL3MReader",
     },

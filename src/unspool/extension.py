@@ -15,7 +15,7 @@ import contextlib
 import inspect
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from unspool._dispatch import LayerPlan, forget, plan_layer, register
 from unspool._facts import ModelFacts, read_facts
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from unspool.reading.answering import Reduced
+    from unspool.reading.prompt_stream import PromptStream
     from unspool.stream import Stream
 
 _extended: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -198,7 +200,8 @@ class Extension:
         """The prompt that a prompt method leaves of one that does not fit."""
         if ids.shape[0] != 1:
             raise ConfigError(f"{method.name} reads one prompt at a time, got {ids.shape[0]}.")
-        left = self._reader().reduce(self, ids[0].tolist(), written)
+        begins = int(ids[0, 0]) == getattr(self.tokenizer, "bos_token_id", None)
+        left = self.reduce(ids[0].tolist(), written, head=int(begins)).ids
         kwargs = {name: value for name, value in kwargs.items() if name != "attention_mask"}
         return ids.new_tensor([left]), kwargs
 
@@ -225,21 +228,36 @@ class Extension:
         """Tokens that one forward pass reads while a prompt is read."""
         return min(method.prefill_chunk(self.facts) for method in self.methods)
 
-    def stream(self, question: str | None = None) -> Stream:
+    @overload
+    def stream(self, question: None = None) -> Stream: ...
+    @overload
+    def stream(self, question: str) -> PromptStream: ...
+    def stream(self, question: str | None = None) -> Stream | PromptStream:
         """Unlimited input: feed any number of pieces, then generate.
 
+        Args:
+            question: Of a prompt method, which reads a text for it; other methods read first, and
+                take a question with `generate`.
+
         Raises:
-            ConfigError: The method rewrites prompts: it needs text and question together, in
-                `ask`.
+            ConfigError: A prompt method got no question, or another method got one.
         """
+        if self.prompt_method is not None:
+            if question is None:
+                raise ConfigError(
+                    f"{self.spec} reads a text for a question: stream(question=…), or "
+                    f"ask(context, question) where the whole text is at hand."
+                )
+            made: PromptStream = resolve("prompt", "stream")(self, question)
+            return made
+        if question is not None:
+            raise ConfigError(
+                f"{self.spec} reads before it knows the question: stream(), feed the text, then "
+                f"generate(question)."
+            )
         from unspool.stream import Stream
 
-        if self.prompt_method is not None:
-            raise ConfigError(
-                f"{self.spec} reads a text for a question, so there is nothing to stream. Use "
-                f"ask(context, question) with a text, an iterable of pieces or a path."
-            )
-        return Stream(self, question=question)
+        return Stream(self)
 
     def ask(self, context: Any, question: str, **options: Any) -> Answer:
         """Answer a question about a text of any length, with the passages it rests on.
@@ -255,6 +273,14 @@ class Extension:
     def select(self, context: Any, question: str, **options: Any) -> tuple[Passage, ...]:
         """The passages that the method would answer from, without answering."""
         found: tuple[Passage, ...] = self._reader().select(self, context, question, **options)
+        return found
+
+    def reduce(self, ids: Sequence[int], written: int, **parts: Any) -> Reduced:
+        """A prompt of token ids as the prompt method shortens it, for an answer of `written`.
+
+        `parts` are those of `reading.answering.PromptReader.reduce`.
+        """
+        found: Reduced = self._reader().reduce(self, ids, written, **parts)
         return found
 
     def _reader(self) -> Any:

@@ -32,9 +32,8 @@ _LINE_STARTS = re.compile(r"(?<=\n)(?=\S)")
 class Stream:
     """One sequence read by an extended model. Made by `Extension.stream`."""
 
-    def __init__(self, extension: Extension, *, question: str | None = None) -> None:
+    def __init__(self, extension: Extension) -> None:
         self.extension = extension
-        self.question = question
         self.cache: UnspoolCache = extension.new_cache()
         self._pending: list[int] = []
         self._text = ""

@@ -91,18 +91,12 @@ def _extended(loaded: Any, method: str, weights: Literal["same", "int8"] | None)
     from unspool.extension import extend
 
     extension = extend(loaded.model, method, tokenizer=loaded.tokenizer, weights=weights)
+    name = f"{loaded.name} [{extension.spec}]"
     if extension.prompt_method is not None:
-        extension.remove()
-        raise ConfigError(
-            f"{method!r} rewrites the prompt for each question. Use extend(model, {method!r}) and "
-            f"its ask(), or 'unspool ask --method {method}'."
-        )
-    return TransformersModel(
-        loaded.model,
-        loaded.tokenizer,
-        name=f"{loaded.name} [{extension.spec}]",
-        extension=extension,
-    )
+        from unspool.backends.reducing import ReducingModel
+
+        return ReducingModel(loaded.model, loaded.tokenizer, name=name, extension=extension)
+    return TransformersModel(loaded.model, loaded.tokenizer, name=name, extension=extension)
 
 
 def _device(torch: Any, device: str) -> str:

@@ -53,8 +53,8 @@ class TransformersModel:
             name: Identity and revision, as results should state it.
             window: Most tokens of prompt and answer together; None: what the configuration says.
             extension: What `extend` installed on the model. Prompts are then read through it, in
-                chunks, and the window is what its method can take. A method that rewrites the
-                prompt is not for this class: it has its own entry points.
+                chunks, and the window is what its method can take. Prompt methods are for
+                `ReducingModel`.
         """
         self.model = model.eval()
         self._tokenizer = tokenizer
@@ -69,6 +69,8 @@ class TransformersModel:
         self._window = window if window is not None else said
         self._evicted = 0
         """Tokens of the last prompt that the extension's method has given up."""
+        self._besides = 0
+        """Tokens that were read to shorten the last prompt."""
         self._ends = end_tokens(model, tokenizer)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -113,9 +115,9 @@ class TransformersModel:
             BackendError: The device ran out of memory.
         """
         check_request(prompts, max_tokens, stop, temperature)
-        limit = self._room(max_tokens)
+        self._room(max_tokens)  # refused before anything is read
         return [
-            self._generate_one(prompt, max_tokens, stop, temperature, seed, limit, on_overflow)
+            self._generate_one(prompt, max_tokens, stop, temperature, seed, on_overflow)
             for prompt in prompts
         ]
 
@@ -138,7 +140,8 @@ class TransformersModel:
         ids = encode_prompt(self._tokenizer, prompt)
         if not ids:
             raise InputError("The prompt has no tokens: give at least one to continue.")
-        kept = fit(ids, self._room(max_tokens), on_overflow, what="The prompt")
+        with interruptible(self.model, cancelled):
+            kept = self._fitted(prompt, ids, max_tokens, on_overflow)
         unfolder = Unfolder(self._decode, stop)
         pick = Picker(temperature, seed)
         written, ended = 0, False
@@ -205,20 +208,18 @@ class TransformersModel:
         if not ids:
             raise InputError("The prompt has no tokens: give at least one to condition on.")
         tails = [encode_continuation(self._tokenizer, prompt, ids, c) for c in continuations]
-        prompt_fit = fit(
-            ids, self._room(max(map(len, tails))), on_overflow, what="The shared prompt"
-        )
+        kept = self._fitted(prompt, ids, max(map(len, tails)), on_overflow, "The shared prompt")
         with torch.inference_mode():
-            logits, cache = self._prefill(prompt_fit.ids)
+            logits, cache = self._prefill(kept.ids)
             scored = []
             for number, tail in enumerate(tails):
                 per_token, greedy = score_tail(self._forward, tail, logits, cache)
                 shared = len(ids) if number == 0 else 0
-                dropped = prompt_fit.dropped + self._evicted if number == 0 else 0
+                dropped = kept.dropped + self._evicted if number == 0 else 0
                 now = time.perf_counter()
                 usage = Usage(
                     input_tokens=shared + len(tail),
-                    read_tokens=(len(prompt_fit.ids) if number == 0 else 0) + len(tail),
+                    read_tokens=(self._besides + len(kept.ids) if not number else 0) + len(tail),
                     dropped_tokens=dropped,
                     seconds=now - started,
                     peak_bytes=self._peak(),
@@ -238,6 +239,17 @@ class TransformersModel:
             )
         return self._window - needed
 
+    def _fitted(
+        self,
+        prompt: Prompt,
+        ids: list[int],
+        needed: int,
+        on_overflow: Overflow,
+        what: str = "The prompt",
+    ) -> Shortened:
+        """A prompt that leaves room for `needed` tokens, by the overflow policy."""
+        return fit(ids, self._room(needed), on_overflow, what=what)
+
     def _generate_one(
         self,
         prompt: Prompt,
@@ -245,7 +257,6 @@ class TransformersModel:
         stop: Sequence[str],
         temperature: float,
         seed: int,
-        limit: int | None,
         on_overflow: Overflow,
     ) -> Generation:
         started = time.perf_counter()
@@ -253,7 +264,7 @@ class TransformersModel:
         ids = encode_prompt(self._tokenizer, prompt)
         if not ids:
             raise InputError("The prompt has no tokens: give at least one to continue.")
-        kept = fit(ids, limit, on_overflow, what="The prompt")
+        kept = self._fitted(prompt, ids, max_tokens, on_overflow)
         written: list[int] = []
         text, reason, first = "", None, 0.0
         for token, _ in self._tokens(kept.ids, Picker(temperature, seed), max_tokens):
@@ -317,7 +328,7 @@ class TransformersModel:
     def _usage(self, ids: list[int], kept: Shortened, output: int, started: float) -> Usage:
         return Usage(
             input_tokens=len(ids),
-            read_tokens=len(kept.ids),
+            read_tokens=self._besides + len(kept.ids),
             dropped_tokens=kept.dropped + self._evicted,
             output_tokens=output,
             seconds=time.perf_counter() - started,

@@ -39,6 +39,13 @@ class Kept(NamedTuple):
     score: float
 
 
+class Reduced(NamedTuple):
+    """A prompt that was shortened, and the tokens that were read for it."""
+
+    ids: list[int]
+    read_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Framed:
     """A prompt in three parts, of which the body may be made shorter."""
@@ -116,12 +123,33 @@ class PromptReader(ABC):
         return _passages(text, cls.keep(reader, framed))
 
     @classmethod
-    def reduce(cls, extension: Extension, ids: Sequence[int], written: int) -> list[int]:
-        """A prompt of token ids, shortened to what is kept of it; its end is the question."""
+    def reduce(
+        cls,
+        extension: Extension,
+        ids: Sequence[int],
+        written: int,
+        *,
+        head: int = 0,
+        tail: int = 0,
+        asked: bool = False,
+    ) -> Reduced:
+        """A prompt of token ids, shortened to what is kept of it.
+
+        Args:
+            extension: With the method.
+            ids: The prompt.
+            written: Tokens of the answer that need room.
+            head: First tokens that stay whatever they are.
+            tail: Last tokens that stay, as those that a chat template puts at the end.
+            asked: Whether the question is among the tail; otherwise it is what stands before it.
+        """
         reader = Reader(extension)
-        asked = min(cls.question_tokens(reader), len(ids) // 4)
-        body, tail = list(ids[: len(ids) - asked]), list(ids[len(ids) - asked :])
-        return [*_words(body, cls.keep(reader, Framed([], body, tail, written))), *tail]
+        if not asked:
+            tail += min(cls.question_tokens(reader), (len(ids) - head - tail) // 4)
+        body = list(ids[head : len(ids) - tail])
+        framed = Framed(list(ids[:head]), body, list(ids[len(ids) - tail :]), written)
+        left = [*framed.head, *_words(body, cls.keep(reader, framed)), *framed.tail]
+        return Reduced(left, reader.read_tokens)
 
 
 def _framed(
