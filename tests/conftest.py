@@ -2,6 +2,12 @@
 
 import signal
 
+from hypothesis import settings
+
+# How long an example takes says nothing on a machine that does other work as well.
+settings.register_profile("unspool", deadline=None)
+settings.load_profile("unspool")
+
 
 def pytest_configure() -> None:
     # A run that a script starts in the background ignores Ctrl-C, and so would every command that
