@@ -21,9 +21,9 @@ from claims.ask_quality import wilson
 from unspool.methods import DenseMethod
 
 SAMPLES = {16_384: 20, 32_768: 20}
-GPU_SAMPLES = {**SAMPLES, 131_072: 10, 524_288: 5, 1_048_576: 5}
+GPU_SAMPLES = {**SAMPLES, 131_072: 10, 524_288: 2, 1_048_576: 2}
 """Texts of each length."""
-GROUP = {524_288: 3, 1_048_576: 3}
+GROUP = {524_288: 1, 1_048_576: 1}
 """Texts that one reading serves, 5 where no number stands."""
 IN_WINDOW, INSIDE_SAMPLES = 4_096, 20
 CONTROL_TOKENS, CONTROL_SAMPLES = 16_384, 8

@@ -13,7 +13,7 @@ from dataclasses import replace
 from claims import Claim, Context, Figure, Measured
 from claims._long import PACKAGES, model
 
-ITEMS = {"cpu": 16, "gpu": 60, "full": 100}
+ITEMS = {"cpu": 16, "gpu": 20, "full": 100}
 NEW_TOKENS = 256
 
 CLAIM = Claim(

@@ -48,7 +48,7 @@ CLAIM = Claim(
 
 def run(ctx: Context) -> Measured:
     """Read every prompt once, and measure all arms on it."""
-    count = 16 if ctx.budget == "cpu" else 48
+    count = 16 if ctx.budget == "cpu" else 32
     rows: list[dict[str, Any]] = []
     with ctx.progress("Prompts", total=count, unit="prompts") as bar:
         for number in range(count):
