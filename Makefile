@@ -13,6 +13,7 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(shell find src nati
 
 QUESTION ?= What is the with statement used to wrap?
 TESTS ?=
+JOBS ?= 4
 BUDGET ?= cpu
 NAME ?=
 
@@ -22,7 +23,7 @@ NAME ?=
 
 help:
 	@echo "make ask        ask the Python language reference a question (QUESTION='...')"
-	@echo "make test       run the fast tests (TESTS='...' for pytest arguments)"
+	@echo "make test       run the fast tests (TESTS='...' for pytest arguments), JOBS at a time"
 	@echo "make check      lint, types, docs and tests, as CI does"
 	@echo "make docs       build the documentation into site/"
 	@echo "make generate   rewrite the generated parts of README and docs"
@@ -74,7 +75,7 @@ ask: $(DONE)/read $(DONE)/package
 		$(BIN)/unspool ask "$$folder" "$(QUESTION)"
 
 test: $(DONE)/dev $(DONE)/package
-	@$(PY) -m pytest -q $(TESTS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n logical --maxprocesses $(JOBS) $(TESTS)
 
 check: lint types docs test
 
