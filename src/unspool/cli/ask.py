@@ -37,7 +37,7 @@ _OPTIONS = (
     "--json",
 )
 _SHOWN = 3
-_UNITS = {"reading": "B", "indexing": "B", "Reading": "tokens"}
+_UNITS = {"reading": "B", "indexing": "B", "Reading": "tokens", "Summarising": "calls"}
 
 
 _EXAMPLES = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App
 
@@ -50,8 +50,9 @@ def summarize(
     workflow: Literal["hierarchical", "incremental"] = "hierarchical",
     model: str | None = None,
     endpoint: str | None = None,
-    chunk_size: int = 2048,
-    max_summary: int = 900,
+    chunk_size: int | None = None,
+    max_summary: int | None = None,
+    quoted: float | None = None,
     window: int | None = None,
     seed: int = 0,
     out: Path | None = None,
@@ -69,8 +70,12 @@ def summarize(
             Default: SmolLM2-135M-Instruct, which comes with the package.
         endpoint: An OpenAI-compatible server, such as http://localhost:8000/v1. Its key is taken
             from UNSPOOL_API_KEY or OPENAI_API_KEY.
-        chunk_size: Most tokens of a part.
-        max_summary: Most tokens of the summary.
+        chunk_size: Most tokens of a part. Default: 2,048, and 1,024 for models of under a billion
+            parameters.
+        max_summary: Most tokens of the summary. Default: 900, and 320 for small models.
+        quoted: Least share of a sentence's words that must stand in the text in runs of three;
+            other sentences give way to central ones of the text. 0 lets the model say it in words
+            of its own. Default: 0, and 0.8 for small models, which make things up.
         window: Most tokens of a prompt and its answer. Default: the model's window.
         seed: Of the sampling.
         out: Folder that keeps every answer: an interrupted run goes on from there.
@@ -87,15 +92,16 @@ def summarize(
     for path in paths:
         if path != "-" and not Path(path).exists():
             raise PathNotFound(f"There is no file or folder {path!r}. Check the path.")
+    given = {"chunk_size": chunk_size, "max_summary": max_summary, "quoted": quoted}
+    changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    changes["workflow"] = workflow
     if dry_run:
         plan = plan_summary(
             paths,
             model=model,
             endpoint=endpoint,
             window=window,
-            workflow=workflow,
-            chunk_size=chunk_size,
-            max_summary=max_summary,
+            **changes,
         )
         if json:
             emit_json(plan)
@@ -114,10 +120,8 @@ def summarize(
             window=window,
             out=out,
             progress=shown,
-            workflow=workflow,
-            chunk_size=chunk_size,
-            max_summary=max_summary,
             seed=seed,
+            **changes,
         )
     if json:
         emit_json(made)
@@ -148,6 +152,11 @@ def _show(made: Summary, passages: int) -> None:
         f"{human_number(usage.read_tokens)} and wrote {human_number(usage.output_tokens)}, "
         f"{human_seconds(usage.seconds)}"
     )
+    if made.filled:
+        message(
+            f"{human_number(made.filled)} sentences on the way are the text's own, in place of the "
+            f"model's. A larger model (--model, --endpoint) writes more of it itself."
+        )
     if made.invalid:
         message(
             f"{made.invalid} of {len(made.tree)} summaries on the way are too long or end badly; "

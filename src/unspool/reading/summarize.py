@@ -5,7 +5,8 @@ its sentences is looked up in the texts.
 Source: Chang et al. (2023), "BooookScore", arXiv 2310.00785, section 2: hierarchical merging and
 incremental updating.
 Differs from the released code: see `summary.chunk`, `summary.hierarchical`, `summary.incremental`;
-tokens are the model's own; a chunk that fits no window is divided, so the whole text is read.
+tokens are the model's own; a chunk that fits no window is divided, so the whole text is read;
+answers are tidied (`summary.tidy`), and small models are held to the text (`summary.quoted`).
 Cost: hierarchical reads the text once and each level of summaries once; incremental reads the text
 once and the summary so far with every chunk.
 """
@@ -22,19 +23,24 @@ from pathlib import Path
 from typing import Any
 
 from unspool._machine import peak_rss
+from unspool._optional import require
 from unspool.errors import ConfigError, InputError, RunConflict
 from unspool.reading.summary import hierarchical, incremental
 from unspool.reading.summary.calls import Caller
 from unspool.reading.summary.chunk import chunk
 from unspool.reading.summary.evidence import SummarySentence, with_evidence
 from unspool.reading.summary.plan import CallPlan, plan_calls
-from unspool.reading.summary.workflow import Node, SummarySettings, Tools
+from unspool.reading.summary.prompts import Templates, plain
+from unspool.reading.summary.quoted import hold
+from unspool.reading.summary.tidy import tidy
+from unspool.reading.summary.workflow import SMALL, Node, SummarySettings, Tools
 from unspool.reading.tokens import counter
 from unspool.types import Document, LanguageModel, Usage
 
 Progress = Callable[[str, "int | float", "int | float | None"], None]
 AnyPath = str | os.PathLike[str]
 
+_SMALL_PARAMETERS = 1_000_000_000
 DEFAULT_WINDOW = 8192
 """Where a model tells no window."""
 _PLAN, _CALLS, _RESULT = "plan.json", "calls.jsonl", "summary.json"
@@ -59,6 +65,11 @@ class Summary:
         """Summaries on the way that were taken though they are too long or end badly."""
         return sum(not node.valid for node in self.tree)
 
+    @property
+    def filled(self) -> int:
+        """Sentences of the text in the summaries on the way, in place of the model's."""
+        return sum(node.filled for node in self.tree)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "summary": self.text,
@@ -67,6 +78,7 @@ class Summary:
             "calls": self.calls,
             "chunks": len(self.chunks),
             "invalid": self.invalid,
+            "filled": self.filled,
             "tree": [node.to_json() for node in self.tree],
         }
 
@@ -95,6 +107,7 @@ def summarize(
         api_key: For the endpoint; see `load_model`.
         window: Most tokens of a prompt and its answer; None: the model's window, or 8,192.
         settings: How to go about it; `changes` are fields of it, such as workflow="incremental".
+            None: what suits the model, see `default_settings`.
         out: Folder that keeps every answer, so that an interrupted call goes on where it was.
         evidence: Look each sentence up in the texts.
         progress: Called with what is being done, how much and of how much.
@@ -112,9 +125,10 @@ def summarize(
     """
     started = time.perf_counter()
     tell = progress or (lambda stage, done, total: None)
-    settings = _settings(settings, changes)
     texts = _texts(paths, documents)
+    _settings(settings, changes)  # says what is wrong before a model is loaded
     reading = _model(model, endpoint, api_key, tell)
+    settings = _settings(settings or default_settings(reading), changes)
     tools, chunks = _prepare(texts, reading, window, settings)
     folder = Path(out) if out is not None else None
     if folder is not None:
@@ -129,7 +143,8 @@ def summarize(
         done=lambda calls: tell(stage, calls, max(calls, expected)),
     )
     work = hierarchical if settings.workflow == "hierarchical" else incremental
-    tree = work.summarise(chunks, settings, replace(tools, ask=caller))
+    tools = replace(tools, ask=caller, mend=_mender(settings, tools.count))
+    tree = work.summarise(chunks, settings, tools)
     text = tree[-1].text
     tell("Looking for evidence", 0, None)
     found = with_evidence(text, texts) if evidence else ()
@@ -156,11 +171,20 @@ def plan_summary(
     **changes: Any,
 ) -> CallPlan:
     """What summarising would cost at most if every answer is valid; nothing is asked."""
-    settings = _settings(None, changes)
     texts = _texts(paths, documents)
+    _settings(None, changes)
     reading = _model(model, endpoint, None, lambda stage, done, total: None)
+    settings = _settings(default_settings(reading), changes)
     tools, chunks = _prepare(texts, reading, window, settings)
     return plan_calls(chunks, settings, tools)
+
+
+def default_settings(model: LanguageModel) -> SummarySettings:
+    """The settings of the paper; for a local model of under a billion parameters, `SMALL`."""
+    counted = getattr(getattr(model, "model", None), "num_parameters", None)
+    if callable(counted) and counted() < _SMALL_PARAMETERS:
+        return SummarySettings(**SMALL)
+    return SummarySettings()
 
 
 def _settings(settings: SummarySettings | None, changes: dict[str, Any]) -> SummarySettings:
@@ -196,7 +220,14 @@ def _model(
     from unspool.backends.load import load_model
 
     tell("Loading the model", 0, None)
+    if model is None and endpoint is None and not _has_gpu():
+        return load_model(weights="int8")  # writing is what takes the time on a CPU
     return load_model(model, endpoint=endpoint, api_key=api_key)
+
+
+def _has_gpu() -> bool:
+    torch = require("torch", extra="read", purpose="Running a model")
+    return bool(torch.cuda.is_available())
 
 
 def _prepare(
@@ -213,7 +244,7 @@ def _prepare(
             f"window={window:,} is more than {model.name} can take, {model.window:,} tokens."
         )
     room = (DEFAULT_WINDOW if limit is None else limit) - _wrapper(model)
-    tools = Tools(_nothing, count, room)
+    tools = Tools(_nothing, count, room, plain() if settings.plain else Templates())
     chunks = chunk("\n".join(each.text for each in texts), settings.chunk_size, count, divide=True)
     if len(chunks) > 1:
         work = hierarchical if settings.workflow == "hierarchical" else incremental
@@ -226,6 +257,23 @@ def _prepare(
                 f"Take smaller ones, or a model with a larger window."
             )
     return tools, chunks
+
+
+def _mender(
+    settings: SummarySettings, count: Callable[[str], int]
+) -> Callable[[str, str, int], tuple[str, int]]:
+    """What is taken of an answer: see `summary.tidy` and `summary.quoted`."""
+
+    def mend(said: str, source: str, limit: int) -> tuple[str, int]:
+        if settings.tidy:
+            said = tidy(said)
+        if not settings.quoted:
+            return said, 0
+        held = hold(said, source, settings.quoted, limit, count)
+        # Where a text has no sentence at all, such as a table, the model's words are all there is.
+        return (held.text, held.filled) if held.text else (said, 0)
+
+    return mend
 
 
 def _nothing(prompt: str, max_tokens: int, temperature: float | int) -> str:

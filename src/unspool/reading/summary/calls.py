@@ -15,10 +15,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 from unspool.backends.prompts import has_chat_template
+from unspool.backends.transformers import TransformersModel
 from unspool.errors import InputError
+from unspool.reading.summary.tidy import loops
 from unspool.types import LanguageModel, Prompt, Usage
 
 
@@ -64,17 +67,35 @@ class Caller:
             messages: Prompt = prompt
             if has_chat_template(self.model.tokenizer):
                 messages = [{"role": "user", "content": prompt}]
-            said = self.model.generate(
-                [messages],
-                max_tokens=max_tokens,
-                temperature=float(temperature),
-                seed=self.seed + number,
-            )[0]
-            text, usage = said.text.strip(), said.usage
+            text, usage = self._say(messages, max_tokens, temperature, self.seed + number)
             self._keep(digest, text, usage)
         self.usage = self.usage + usage
         self._done(self.calls)
         return text
+
+    def _say(
+        self, prompt: Prompt, max_tokens: int, temperature: float | int, seed: int
+    ) -> tuple[str, Usage]:
+        """An answer. A local model is stopped where it goes in circles."""
+        if not isinstance(self.model, TransformersModel):
+            said = self.model.generate(
+                [prompt], max_tokens=max_tokens, temperature=float(temperature), seed=seed
+            )[0]
+            return said.text.strip(), said.usage
+        text, usage = "", Usage()
+        over = Event()
+        for piece in self.model.generate_stream(
+            prompt,
+            max_tokens=max_tokens,
+            temperature=float(temperature),
+            seed=seed,
+            cancelled=over.is_set,
+        ):
+            text += piece.text
+            if loops(text):
+                over.set()
+            usage = piece.usage or usage
+        return text.strip(), usage
 
     def _keep(self, digest: str, text: str, usage: Usage) -> None:
         if self._journal is None:

@@ -122,8 +122,8 @@ def _level(
                     break
                 i, text = i + 1, longer
         i += 1
-        said, valid = _write(text, context, level, limit, settings, tools)
-        made.append(Node(level, len(made), said, tuple(range(first, i)), valid))
+        said, valid, filled = _write(text, context, level, limit, settings, tools)
+        made.append(Node(level, len(made), said, tuple(range(first, i)), valid, filled))
     return made
 
 
@@ -144,16 +144,18 @@ def _context(text: str, budget: int, tools: Tools) -> str:
 
 def _write(
     text: str, context: str, level: int, limit: int, settings: SummarySettings, tools: Tools
-) -> tuple[str, bool]:
-    """A summary within its limit, and whether it is valid."""
+) -> tuple[str, bool, int]:
+    """A summary within its limit, whether it is valid, and how many sentences are the text's."""
     words = float(round(limit * settings.word_ratio))
-    said = tools.ask(_prompt(text, context, level, words, limit, tools), limit, 0.5)
+    prompt = _prompt(text, context, level, words, limit, tools)
+    said, filled = tools.mend(tools.ask(prompt, limit, settings.temperature), text, limit)
     for attempt in range(TRIES):
         if is_valid(said, limit, tools):
-            return said, True
+            return said, True, filled
         words *= 1 - 0.1 * attempt
-        said = tools.ask(_prompt(text, context, level, words, limit, tools), limit, 1.0)
-    return said, is_valid(said, limit, tools)
+        prompt = _prompt(text, context, level, words, limit, tools)
+        said, filled = tools.mend(tools.ask(prompt, limit, 1.0), text, limit)
+    return said, is_valid(said, limit, tools), filled
 
 
 def is_valid(text: str, limit: int, tools: Tools) -> bool:

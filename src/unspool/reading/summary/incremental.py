@@ -24,6 +24,7 @@ class _Try(NamedTuple):
     compressed: str
     update: str
     valid: bool
+    filled: int = 0
 
 
 def least_window(settings: SummarySettings, tools: Tools) -> int:
@@ -42,18 +43,26 @@ def summarise(chunks: Sequence[str], settings: SummarySettings, tools: Tools) ->
     for number, text in enumerate(chunks):
         if not nodes:
             prompt = fill(tools.templates.beginning, text=text)
-            said = tools.ask(prompt, limit, 0.5)
-            nodes.append(Node(0, 0, said, (0,), _is_valid(said, limit, tools)))
+            first = tools.ask(prompt, limit, settings.temperature)
+            said, filled = tools.mend(first, text, limit - 1)
+            nodes.append(Node(0, 0, said, (0,), _is_valid(said, limit, tools), filled))
             continue
         before = nodes[-1].text
-        said = tools.ask(_update(text, before, tools), limit, 0.5)
+        said, filled = _updated(text, before, settings, tools)
         valid = _is_valid(said, limit, tools)
         if not valid:
             found = _again(said, before, text, number, len(chunks), settings, tools)
             nodes[-1] = replace(nodes[-1], text=found.compressed)
-            said, valid = found.update, found.valid
-        nodes.append(Node(0, number, said, tuple(range(number + 1)), valid))
+            said, valid, filled = found.update, found.valid, found.filled
+        nodes.append(Node(0, number, said, tuple(range(number + 1)), valid, filled))
     return nodes
+
+
+def _updated(text: str, before: str, settings: SummarySettings, tools: Tools) -> tuple[str, int]:
+    """An answer to the prompt for an update, mended; what it summarises is both texts."""
+    limit = settings.max_summary
+    said = tools.ask(_update(text, before, tools), limit, settings.temperature)
+    return tools.mend(said, f"{before}\n\n{text}", limit - 1)
 
 
 def _update(text: str, summary: str, tools: Tools) -> str:
@@ -83,13 +92,13 @@ def _again(
         prompt = fill(
             tools.templates.compress, summary=before, has=len(before.split()), words=words
         )
-        compressed = tools.ask(prompt, limit, 1.0)
+        compressed, _ = tools.mend(tools.ask(prompt, limit, 1.0), before, words * 2)
         actual = len(compressed.split())
         in_range = int(words * 0.8) <= actual <= int(words * 1.2)
         if not (_is_valid(compressed, limit, tools) and in_range):
             continue
-        said = tools.ask(_update(text, compressed, tools), limit, 0.5)
-        made = _Try(actual, compressed, said, _is_valid(said, limit, tools))
+        said, filled = _updated(text, compressed, settings, tools)
+        made = _Try(actual, compressed, said, _is_valid(said, limit, tools), filled)
         if made.valid:
             return made
         tries[actual] = made

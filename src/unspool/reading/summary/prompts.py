@@ -53,6 +53,19 @@ class Templates:
     )
 
 
+def plain() -> Templates:
+    """The same steps in a sentence each, after the text, for models that lose a long request."""
+    shorter = "\n\n---\nSummarise the text above in at most {words} words."
+    return Templates(
+        first="{text}" + shorter,
+        merge="{text}" + shorter,
+        merge_context="{text}" + shorter,
+        beginning="{text}\n\n---\nSummarise the text above.",
+        update="{summary}\n\n{text}\n\n---\nSummarise the text above.",
+        compress="{summary}" + shorter,
+    )
+
+
 def fill(template: str, **fields: str | int) -> str:
     """A template with its fields; what stands in a field is never read as a field."""
     parts = [template]
