@@ -103,6 +103,35 @@ def test_keeping_everything_answers_as_reading_it_all(model: Path, saved: Path) 
     assert answers[0].text.strip() == expected.strip()
 
 
+@pytest.mark.parametrize(
+    ("method", "dropped"),
+    [
+        ("infllm:local=128,init=8,block=16,top_k=4,representatives=2,exec_block=32", False),
+        ("lm-infinite:local=128,sinks=8", True),
+    ],
+)
+def test_a_text_past_the_window_is_kept_by_methods_that_read_any_length(
+    method: str, dropped: bool, model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text(TEXT * 12, encoding="utf-8")
+    info = save_context(path, tmp_path / "out", model=str(model), method=method)
+    assert info.tokens > 1500
+    with open_context(tmp_path / "out", verify=True) as context:
+        answers = context.ask_many([QUESTION, "Who says so, and when?"], max_tokens=6)
+        again = context.ask(QUESTION, max_tokens=6)
+    made = tokenizer()
+    made.pad_token_id = made.eos_token_id
+    with extend(network("llama", 1024), method, tokenizer=made) as extension:
+        stream = extension.stream().feed(context_ids(made, TEXT * 12)).fix()
+        wanted = stream.ask(question_ids(made, QUESTION), max_new_tokens=6, do_sample=False)
+    assert answers[0].text.strip() == again.text.strip() == wanted.strip()
+    usage = again.usage
+    assert usage.read_tokens == usage.input_tokens - info.tokens < 200
+    assert (usage.dropped_tokens > 1200) is dropped
+    assert dropped or usage.dropped_tokens == 0
+
+
 def test_the_model_is_given_back(saved: Path) -> None:
     with open_context(saved) as context:
         network = context.extension.model

@@ -172,6 +172,8 @@ class Context:
         self.stream = stream
         self.info = info
         self._evidence = Evidence(found)
+        self._dropped = stream.report().dropped_tokens
+        """Of the context: what the method gave up while it was read."""
 
     def ask(self, question: str, *, keep: float | None = None, max_tokens: int = 64) -> Answer:
         """Answer a question from the context as it is: `ask_many` with one."""
@@ -254,6 +256,7 @@ class Context:
         usage = Usage(
             input_tokens=self.info.tokens + len(row),
             read_tokens=len(row),
+            dropped_tokens=self._dropped,
             output_tokens=len(new),
             seconds=seconds,
             peak_bytes=peak_rss(),
