@@ -6,6 +6,8 @@ what was wrong, the value received, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UnspoolError(Exception):
     """Base of every error raised on purpose."""
@@ -80,6 +82,22 @@ class IndexLocked(IndexFileError, RuntimeError):
 
 class BuildConflict(IndexFileError, ValueError):
     """A build was continued with other settings or a changed input."""
+
+
+class ShardsMissing(UnspoolError, RuntimeError):
+    """Shards of an index that is served by several machines gave no answer."""
+
+    def __init__(self, shards: Sequence[str]) -> None:
+        super().__init__(list(shards))
+        self.shards = tuple(shards)
+
+    def __str__(self) -> str:
+        some = ", ".join(self.shards[:8]) + (", …" if len(self.shards) > 8 else "")
+        return (
+            f"{len(self.shards)} shards of the index do not answer ({some}), and without them a "
+            "count would be too small. Ask again when their machines are back, or open the index "
+            "with partial answers, which name what they lack."
+        )
 
 
 class BudgetError(UnspoolError, ValueError):

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool import _native
 from unspool.index.engine import Index
 from unspool.index.manifest import MANIFEST
 from unspool.index.open import open_index
+from unspool.index.remote import Native
 from unspool.index.v4 import open_v4
 
 Error = dict[str, Any] | None
@@ -27,7 +27,7 @@ class Check:
 
     def __init__(
         self,
-        native: _native.Index,
+        native: Native,
         width: int,
         document_starts: Callable[[int], NDArray[np.int64]],
     ) -> None:

@@ -14,6 +14,7 @@ from unspool.index.alphabet import END, check_ids
 from unspool.index.find import Place
 from unspool.index.holdings import Holdings
 from unspool.index.normalise import normalise
+from unspool.index.remote import Native
 from unspool.index.results import Hit, IndexInfo
 from unspool.types import Span
 
@@ -26,7 +27,7 @@ class Core:
 
     def __init__(
         self,
-        native: _native.Index,
+        native: Native,
         holdings: Holdings,
         info: IndexInfo,
         normalisers: tuple[str, ...],

@@ -346,6 +346,14 @@ class Index:
         errors = tuple(self._verifier())
         return VerifyReport(not errors, errors)
 
+    def take_missing(self) -> tuple[str, ...]:
+        """Shards that gave no answer in this thread since this was last asked.
+
+        Empty unless the index was opened on a cluster with partial answers.
+        """
+        missed = getattr(self._native, "missed", None)
+        return () if missed is None else tuple(missed.take())
+
     def close(self) -> None:
         """Unmap the files. Asking a closed index is an error."""
         for native in (self._native, *self._others):

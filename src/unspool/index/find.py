@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from unspool import _native
 from unspool.errors import QueryError
+from unspool.index.remote import Native
 
 Order: TypeAlias = Literal["index", "position", "random"]
 
@@ -35,7 +36,7 @@ class Place(NamedTuple):
 
 
 def places(
-    native: _native.Index,
+    native: Native,
     query: _native.Query,
     length: int,
     *,
@@ -100,7 +101,7 @@ def _drawn(
 
 
 def _located(
-    native: _native.Index, batches: Iterator[list[tuple[int, int]]], length: int
+    native: Native, batches: Iterator[list[tuple[int, int]]], length: int
 ) -> Iterator[Place]:
     for batch in batches:
         found: dict[tuple[int, int], Place] = {}
@@ -116,7 +117,7 @@ def _located(
 
 
 def _by_position(
-    native: _native.Index, ranges: Sequence[tuple[int, int]], length: int, limit: int | None
+    native: Native, ranges: Sequence[tuple[int, int]], length: int, limit: int | None
 ) -> Iterator[Place]:
     """Every shard in turn, its hits sorted; no more than the first `limit` are kept meanwhile."""
     left = limit
@@ -131,7 +132,7 @@ def _by_position(
 
 
 def sorted_places(
-    native: _native.Index, shard: int, low: int, high: int, length: int, limit: int | None = None
+    native: Native, shard: int, low: int, high: int, length: int, limit: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Documents and starts of the rows [low, high) of a shard, sorted, the first `limit`."""
     documents = np.empty(0, dtype=np.int64)

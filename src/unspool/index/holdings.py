@@ -16,9 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from unspool import _native
 from unspool.errors import QueryError
 from unspool.index.alphabet import Tokens
+from unspool.index.remote import Native
 from unspool.types import Span
 
 _CHUNK = 256
@@ -72,7 +72,7 @@ class Holdings:
 
     def __init__(
         self,
-        native: _native.Index,
+        native: Native,
         shards: Sequence[ShardHoldings],
         tokens: Tokens | None,
         width: int,
@@ -105,11 +105,7 @@ class Holdings:
             return self.place(document)
         if not isinstance(document, str):
             raise QueryError(f"A document is named by its id or number, got {document!r}.")
-        found = [
-            (number, local)
-            for number, shard in enumerate(self._shards)
-            if shard.documents and (local := shard.table.find(document)) is not None
-        ]
+        found = self.places_of(document)
         if not found:
             raise QueryError(f"There is no document with the id {document!r} in this index.")
         if len(found) > 1:
@@ -119,6 +115,14 @@ class Holdings:
                 f"{document!r}: give the number of one ({numbers})."
             )
         return found[0]
+
+    def places_of(self, identifier: str) -> list[tuple[int, int]]:
+        """Shard and number there of every document with this id."""
+        return [
+            (number, local)
+            for number, shard in enumerate(self._shards)
+            if shard.documents and (local := shard.table.find(identifier)) is not None
+        ]
 
     def describe(self, shard: int, document: int) -> tuple[str, dict[str, Any]]:
         return self._shards[shard].table.describe(document)

@@ -39,6 +39,9 @@ def open_index(
     *,
     load: Literal["mmap", "ram"] = "mmap",
     tier: Literal["fm", "sa"] | None = None,
+    engine: Literal["local", "ray"] = "local",
+    replicas: int | None = None,
+    partial: bool = False,
 ) -> Index:
     """Open an index, or several as one (their counts add).
 
@@ -46,6 +49,12 @@ def open_index(
         directory: What `build_index` wrote, or an infini-gram v4 directory; one or several.
         load: `mmap` reads what is needed when it is needed; `ram` reads everything now.
         tier: `fm` or `sa`; default: sa where it was built, else fm.
+        engine: `local` opens it in this process; `ray` spreads its shards over the nodes of a Ray
+            cluster (`RAY_ADDRESS`, else this machine alone), which all see the directories under
+            the same path.
+        replicas: With ray: nodes that hold each shard; default two where there are two.
+        partial: With ray: answer without the shards that no node answers for, and name them in
+            `Index.take_missing`; otherwise such a question fails with ShardsMissing.
 
     Raises:
         PathNotFound: There is no such directory.
@@ -57,6 +66,10 @@ def open_index(
         raise ConfigError(f"load must be mmap or ram, got {load!r}.")
     if tier not in (None, "fm", "sa"):
         raise ConfigError(f"There is no tier {tier!r}: choose fm or sa.")
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"There is no engine {engine!r} to search with: choose local or ray.")
+    if engine == "local" and (replicas is not None or partial):
+        raise ConfigError("replicas and partial are for an index that is opened with engine='ray'.")
     given = [directory] if isinstance(directory, str | os.PathLike) else list(directory)
     if not given:
         raise ConfigError("No index was given: name at least one directory.")
@@ -66,9 +79,14 @@ def open_index(
 
         if len(folders) > 1:
             raise ConfigError("An infini-gram directory is opened alone, not with others.")
+        if engine == "ray":
+            raise ConfigError("An infini-gram directory is opened with engine='local' only.")
         return open_v4(folders[0])
     manifests = [read_manifest(folder) for folder in folders]
-    return _open(folders, manifests, load, _choose_tier(manifests, tier))
+    chosen = _choose_tier(manifests, tier)
+    if engine == "ray":
+        return _open_remote(folders, manifests, load, chosen, replicas, partial)
+    return open_manifests(folders, manifests, load, chosen)
 
 
 def _choose_tier(manifests: Sequence[Manifest], tier: str | None) -> str:
@@ -83,19 +101,11 @@ def _choose_tier(manifests: Sequence[Manifest], tier: str | None) -> str:
     raise ConfigError(f"Tier {tier} was not built: there is {built}. Build with --tier {tier}.")
 
 
-def _open(folders: Sequence[Path], manifests: Sequence[Manifest], load: str, tier: str) -> Index:
-    raw = _one([read_tokenizer(f, m) for f, m in zip(folders, manifests, strict=True)], "alphabets")
-    normalise = _one([m.normalise for m in manifests], "normalisations")
-    _one([m.alphabet for m in manifests], "alphabets")
-    width = manifests[0].width
-    for folder, manifest in zip(folders, manifests, strict=True):
-        needed = {tier, manifest.tiers[0]}
-        wrong = [w for t in sorted(needed) for w in check_files(folder, manifest, t)]
-        if wrong:
-            raise IndexCorrupt(
-                f"The index in {folder} is damaged: {'; '.join(wrong)}. Restore the files, or "
-                "build it again in an empty directory."
-            )
+def open_manifests(
+    folders: Sequence[Path], manifests: Sequence[Manifest], load: str, tier: str
+) -> Index:
+    """Open the shards that manifests name, which may be some of those in the directories."""
+    tokens, normalisers = _agreed(folders, manifests, tier)
     native = _native.Index(_paths(folders, manifests, tier), load == "ram")
     others: list[_native.Index] = []
     beside = [manifest.tiers[0] for manifest in manifests]
@@ -104,15 +114,61 @@ def _open(folders: Sequence[Path], manifests: Sequence[Manifest], load: str, tie
         # With both tiers, ids and metadata are kept once, in the files of the first.
         keeper = _native.Index(_paths(folders, manifests, beside))
         others.append(keeper)
-    tokens = None if raw is None else Tokens.from_bytes(raw)
     shards = _shards(native, keeper, manifests, tokens is not None)
-    holdings = Holdings(native, shards, tokens, width)
-    normalisers = tuple(normalise.split("|")) if normalise else ()
+    holdings = Holdings(native, shards, tokens, manifests[0].width)
     return Index(
         Core(native, holdings, _info(folders, manifests, tier), normalisers),
         lambda: [error for folder in folders for error in verify_index(folder)],
         others,
     )
+
+
+def _open_remote(
+    folders: Sequence[Path],
+    manifests: Sequence[Manifest],
+    load: str,
+    tier: str,
+    replicas: int | None,
+    partial: bool,
+) -> Index:
+    """The same index, its shards opened by the nodes of a cluster."""
+    from unspool.index.ray_groups import RayGroups
+    from unspool.index.remote import RemoteNative
+    from unspool.index.remote_holdings import RemoteHoldings
+
+    tokens, normalisers = _agreed(folders, manifests, tier)
+    groups = RayGroups.start(folders, manifests, tier, load, replicas)
+    try:
+        native = RemoteNative(groups, partial=partial)
+    except BaseException:
+        groups.close()
+        raise
+    entries = [shard for manifest in manifests for shard in manifest.shards]
+    documents = [entry.documents for entry in entries]
+    holdings = RemoteHoldings(native, documents, tokens, manifests[0].width)
+    return Index(
+        Core(native, holdings, _info(folders, manifests, tier), normalisers),
+        lambda: [error for folder in folders for error in verify_index(folder)],
+    )
+
+
+def _agreed(
+    folders: Sequence[Path], manifests: Sequence[Manifest], tier: str
+) -> tuple[Tokens | None, tuple[str, ...]]:
+    """The alphabet and the normalisation of indexes that have the same; checks their files."""
+    raw = _one([read_tokenizer(f, m) for f, m in zip(folders, manifests, strict=True)], "alphabets")
+    normalise = _one([m.normalise for m in manifests], "normalisations")
+    _one([m.alphabet for m in manifests], "alphabets")
+    for folder, manifest in zip(folders, manifests, strict=True):
+        needed = {tier, manifest.tiers[0]}
+        wrong = [w for t in sorted(needed) for w in check_files(folder, manifest, t)]
+        if wrong:
+            raise IndexCorrupt(
+                f"The index in {folder} is damaged: {'; '.join(wrong)}. Restore the files, or "
+                "build it again in an empty directory."
+            )
+    tokens = None if raw is None else Tokens.from_bytes(raw)
+    return tokens, tuple(normalise.split("|")) if normalise else ()
 
 
 def _one(values: Sequence[bytes | str | None], what: str) -> Any:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
-from unspool import _native
 from unspool._machine import usable_cores
 from unspool.errors import DeadlineExceeded
+from unspool.index._deadline import set_deadline
 from unspool.server.failures import ServiceError, too_busy
 
 T = TypeVar("T")
@@ -62,13 +62,13 @@ class Work:
             self._average *= 1 - _SMOOTHING  # so that it is tried again before long
             return None
         started = time.perf_counter()
-        _native.set_deadline(_INLINE_SECONDS)
+        set_deadline(_INLINE_SECONDS)
         try:
             return call()
         except DeadlineExceeded:
             return None
         finally:
-            _native.set_deadline(None)
+            set_deadline(None)
             self._average += (time.perf_counter() - started - self._average) * _SMOOTHING
 
     def check(self, estimate: int | float, hint: str) -> float:
@@ -90,11 +90,11 @@ class Work:
         left = end - time.monotonic()
         if left <= 0:
             raise self._late()
-        _native.set_deadline(left)
+        set_deadline(left)
         try:
             return call()
         finally:
-            _native.set_deadline(None)
+            set_deadline(None)
 
     def _late(self) -> ServiceError:
         return ServiceError(
