@@ -147,28 +147,23 @@ def load_encoder(name: str, max_length: int, *, seed: int = 0, device: str = "cp
     # A thread that waits should sleep; the runtime reads this once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     torch = require("torch", extra="read", purpose="Detecting machine text")
-    transformers = require("transformers", extra="read", purpose="Detecting machine text")
+    require("transformers", extra="read", purpose="Detecting machine text")
     from unspool.backends.embedded import quiet_loading
+    from unspool.backends.load import _check_hub as check_hub
 
     source = str(minilm_folder()) if name == MINILM else name
     local = Path(source).expanduser().is_dir()
     if local:
         source = str(Path(source).expanduser())
-    # Configuration files of a checkpoint may hold code; transformers runs none unless asked.
-    options: dict[str, Any] = {"local_files_only": local}
     try:
         with quiet_loading(), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(
-                source,
-                num_labels=2,
-                id2label={0: "human", 1: "machine"},
-                label2id={"human": 0, "machine": 1},
-                dtype=torch.float32,
-                use_safetensors=True,
-                **options,
-            )
+            try:
+                tokenizer, model = _read(source, seed, offline=True)
+            except (OSError, ValueError):
+                if local:
+                    raise
+                check_hub()
+                tokenizer, model = _read(source, seed, offline=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
         raise BackendError(
@@ -183,6 +178,25 @@ def load_encoder(name: str, max_length: int, *, seed: int = 0, device: str = "cp
     model.config._name_or_path = ""  # a path of this machine must not be saved
     before, after = _special(tokenizer)
     return Encoder(model.to(device), tokenizer, max_length, before, after)
+
+
+def _read(source: str, seed: int, *, offline: bool) -> tuple[Any, Any]:
+    """Tokenizer and classifier. No code that a checkpoint brings is run, and no pickle read."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        source,
+        num_labels=2,
+        id2label={0: "human", 1: "machine"},
+        label2id={"human": 0, "machine": 1},
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=offline,
+    )
+    return tokenizer, model
 
 
 def minilm_folder() -> Path:

@@ -172,4 +172,5 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     reach /= 1 + z * z / total
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    # Rounding must not put the end of an interval on the wrong side of its share.
+    return max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach))
