@@ -159,8 +159,8 @@ def reading(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[
     plan = _json(folder / PLAN)
     if plan.get("kind") != kind or plan.get("format") != _FORMAT:
         raise InputError(
-            f"{folder.name} holds a {plan.get('kind')} of format {plan.get('format')}, and a "
-            f"{kind} of format {_FORMAT} is needed."
+            f"{folder.name} holds {plan.get('kind')} (format {plan.get('format')}), and {kind} "
+            f"(format {_FORMAT}) is needed."
         )
     if not (folder / DONE).is_file():
         raise InputError(f"{folder.name} was never finished: run the command that made it again.")
@@ -199,6 +199,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _same(had: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
     differs = sorted(k for k in had.keys() | asked.keys() if had.get(k) != asked.get(k))
     if differs:
+        differs = [k for k in differs if k != "columns"] or differs  # they follow from the rest
         said = "; ".join(f"{k} was {had.get(k)}, now {asked.get(k)}" for k in differs)
         raise RunConflict(
             f"{folder.name} was begun with something else ({said}). Run the same command as "

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ _ROWS = 2048
 """Tokens weighed at once."""
 
 
+@runtime_checkable
 class Retriever(Protocol):
     """What gives neighbours for contexts: a datastore, or an n-gram index in its place."""
 

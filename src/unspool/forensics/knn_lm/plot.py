@@ -17,8 +17,8 @@ class Line(NamedTuple):
     """One curve."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[int | float]
+    y: Sequence[int | float]
 
 
 def curves(lines: Sequence[Line], x_title: str, y_title: str) -> str:

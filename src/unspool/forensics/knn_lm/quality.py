@@ -66,7 +66,7 @@ def _f1(a: Counter[str], b: Counter[str]) -> float:
 
 
 def paired(
-    first: Sequence[float], second: Sequence[float], seed: int = 0, rounds: int = 2000
+    first: Sequence[int | float], second: Sequence[int | float], seed: int = 0, rounds: int = 2000
 ) -> Difference:
     """second - first over pairs, the interval by drawing pairs anew."""
     gaps = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)

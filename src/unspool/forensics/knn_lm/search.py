@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ _SCORES = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Scores held at once by the flat search: 16 MiB, which stay in the cache, or 1 GiB."""
 
 
+@runtime_checkable
 class Search(Protocol):
     """Numbers and distances of the nearest keys, nearest first; -1 and inf where there are none."""
 

@@ -116,7 +116,9 @@ def encode(tokenizer: Any, texts: Iterable[str]) -> Tokens:
     return joined(parts, prefix_of(tokenizer))
 
 
-def joined(parts: Sequence[Sequence[int] | Ids], prefix: Sequence[int] = ()) -> Tokens:
+def joined(
+    parts: Sequence[Sequence[int] | NDArray[np.integer]], prefix: Sequence[int] = ()
+) -> Tokens:
     """Documents that are token ids already."""
     arrays = [np.asarray(part, dtype=np.int32).reshape(-1) for part in parts]
     if not any(len(array) + len(prefix) >= 2 for array in arrays if len(array)):
