@@ -6,7 +6,11 @@ composition are joined by `+`. `resolve_method` takes either form.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 import types
 import typing
 from collections.abc import Sequence
@@ -190,6 +194,22 @@ def options(kind: type[Method]) -> list[tuple[str, Any, str]]:
     ]
 
 
+def meanings(kind: type[Method]) -> dict[str, str]:
+    """What each setting of a method is for, by its name: the string under its field."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(each):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(tree, ast.ClassDef)  # the source of a class
+        for line, below in itertools.pairwise(tree.body):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                said = below.value if isinstance(below, ast.Expr) else None
+                text = said.value if isinstance(said, ast.Constant) else ""
+                found[line.target.id] = " ".join(str(text).split())
+    return found
+
+
 def _parse(text: str) -> Method:
     name, _, rest = text.strip().partition(":")
     kind = method_class(name)
@@ -205,7 +225,10 @@ def _parse(text: str) -> Method:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if key not in known:
-            raise ConfigError(f"Method {name!r} has no option {key!r}. It has: {', '.join(known)}.")
+            raise ConfigError(
+                f"Method {name!r} has no option {key!r}. It has: {', '.join(known)}. 'unspool list "
+                f"methods {name}' says what they are for."
+            )
         if not sign:
             raise ConfigError(f"Method {name!r}: option {key!r} needs a value, as {key}=VALUE.")
         values[key] = _convert(name, key, value, hints[key])
@@ -240,7 +263,8 @@ def _is_union(hint: Any) -> bool:
 
 def _type_words(hint: Any) -> str:
     if _is_union(hint):
-        return " or ".join(_type_words(part) for part in typing.get_args(hint))
+        parts = [_type_words(part) for part in typing.get_args(hint)]
+        return " or ".join(p for p in parts if p != "an integer" or "a number" not in parts)
     if typing.get_origin(hint) is Literal:
         return " or ".join(str(part) for part in typing.get_args(hint))
     if hint is type(None):

@@ -212,6 +212,24 @@ def test_list_methods_and_tasks() -> None:
     assert unspool("list", "tasks").returncode == 0
 
 
+def test_list_shows_the_settings_of_one_method() -> None:
+    done = unspool("list", "methods", "lm-infinite", "--json")
+    rows = {row["option"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert rows["sinks"] == {
+        "option": "sinks",
+        "default": "16",
+        "type": "an integer",
+        "meaning": "First tokens that stay visible.",
+    }
+    assert rows["layers"]["meaning"].startswith("all, full")
+    assert "recalls" in unspool("list", "methods", "infllm").stdout
+    assert "reader" in unspool("list", "methods", "bm25").stderr
+    wrong = unspool("list", "methods", "lm-infinit")
+    assert wrong.returncode == 2
+    assert "lm-infinite" in wrong.stderr
+    assert unspool("list", "tasks", "passkey").returncode == 2
+
+
 def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
     done = unspool("doctor", "--json", UNSPOOL_DATA=str(tmp_path / "cache"))
     assert done.returncode == 0

@@ -5,20 +5,34 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Literal
 
-from unspool.cli._output import emit_json, emit_table, message
+from unspool.cli._output import emit_json, emit_table, emit_text, message
+from unspool.errors import ConfigError
+
+_READERS = {
+    "bm25": ("the passages that share rare words with the question", "one pass over the words"),
+}
 
 
 def list_(
-    kind: Literal["systems", "methods", "tasks"] = "systems", /, *, json: bool = False
+    kind: Literal["systems", "methods", "tasks"] = "systems",
+    name: str | None = None,
+    /,
+    *,
+    json: bool = False,
 ) -> None:
     """Show the systems, methods or tasks there are.
 
     Args:
         kind: "systems": everything the toolkit holds or plans, with its paper and its proof;
             "methods": names for --method; "tasks": names for --tasks.
+        name: Of one method: its settings, with their defaults and what they are for.
         json: Print one JSON object a line.
     """
-    if kind == "systems":
+    if name is not None:
+        if kind != "methods":
+            raise ConfigError(f"Only methods are shown one by one: unspool list methods {name}.")
+        _settings(name, json)
+    elif kind == "systems":
         _systems(json)
     elif kind == "tasks":
         _tasks(json)
@@ -81,15 +95,13 @@ def _methods(json: bool) -> None:
             emit_json({**each.to_json(), "kind": "method", "family": each.kind})
         return
     emit_table(
-        ["name", "kind", "options", "recalls", "costs", "trains", "measured"],
+        ["name", "kind", "recalls", "costs", "trains", "measured"],
         [
-            *([name, "reader", "", "", "", "", ""] for name in readers),
+            *([name, "reader", *_READERS.get(name, ("", "")), "no", ""] for name in readers),
             *(
                 [
                     each.name,
                     each.kind,
-                    # That a method can be put on some layers only is said of all of them elsewhere.
-                    ", ".join(f"{k}={v}" for k, v in each.options.items() if k != "layers"),
                     each.recalls,
                     each.costs,
                     "yes" if each.trains else "no",
@@ -100,6 +112,27 @@ def _methods(json: bool) -> None:
         ],
     )
     message(
-        f"{len(readers) + len(found)} names for --method, written NAME or NAME:KEY=VALUE,…; "
-        f"none: chosen for the model."
+        f"{len(readers) + len(found)} names for --method, written NAME or NAME:KEY=VALUE,…. "
+        f"The settings of one: unspool list methods NAME"
     )
+
+
+def _settings(name: str, json: bool) -> None:
+    """One method: what it does to a model, and a row a setting."""
+    from unspool import _registry
+    from unspool.methods import meanings, method_class, options, spell_value
+
+    if name in _registry.names("reader"):
+        message(f"{name} is a reader: it picks what a model reads, and has no settings.")
+        return
+    kind = method_class(name)
+    said = meanings(kind)
+    rows = [(key, spell_value(default), words, said[key]) for key, default, words in options(kind)]
+    if json:
+        for key, default, words, meaning in rows:
+            emit_json({"option": key, "default": default, "type": words, "meaning": meaning})
+        return
+    emit_text(f"{name} ({kind.family}) recalls {kind.recalls}; costs: {kind.costs}.\n")
+    emit_table(["option", "default", "type", "meaning"], rows)
+    chosen = "; none: chosen for the model" if any(row[1] == "none" for row in rows) else ""
+    message(f"Written {name}:KEY=VALUE,…{chosen}.")

@@ -53,6 +53,7 @@ class XL3M(Method):
     question_tokens: int = 128
     """Last tokens of the prompt that entropy is averaged over."""
     score: Score = "entropy-mean"
+    """Entropy after all tokens of the question, after its last, or the loss of the question."""
     calibrate: bool = False
     """Subtract the score of the question alone."""
     keep_ends: bool = False
