@@ -32,6 +32,8 @@ the report is then the same, byte for byte. For example:
 
     unspool evaluate score --task passkey/digits --predictions predictions.jsonl
 
+    unspool evaluate score --task booookscore --predictions summary/ --judge Qwen/Qwen3-8B
+
     unspool evaluate make --task passkey/digits --length 4k --n 20 --out data.jsonl
 
     unspool evaluate export --tasks passkey --lengths 1k --out harness/
@@ -161,17 +163,53 @@ def score(
     *,
     task: str | None = None,
     predictions: Path | None = None,
+    judge: str | None = None,
+    endpoint: str | None = None,
+    judge_version: int = 1,
+    calibrate: int = 12,
+    opponent: Path | None = None,
+    cache: str | None = None,
+    dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Score a file of predictions, or a run folder again, without a model.
+    """Score a file of predictions, or a run folder again, without a model but for judges.
 
     Args:
         folder: A run folder, finished or not.
         task: The task that was predicted.
         predictions: A file as the original release writes it, or lines of 'evaluate make' with the
-            answer under "prediction".
+            answer under "prediction". With a judge: a summary, or the summary.json of 'unspool
+            summarize --out' (booookscore).
+        judge: The model that judges, as --model of 'evaluate run' takes it: the coherence of
+            summaries (--task booookscore), or answers beside others (--task l-eval).
+        endpoint: The judge is served here; --judge is the name that it is served by.
+        judge_version: Of BooookScore: 1 asks about a sentence a call, 2 about ten.
+        calibrate: Test sentences that a judge of summaries is asked about first. 0: none.
+        opponent: The answers to compare with (l-eval).
+        cache: A file of the judge's answers to use again, or off. Default: one in the user's cache.
+        dry_run: Say how often the judge would be asked, and ask nothing.
         json: Print one JSON object.
     """
+    if judge is not None or endpoint is not None:
+        from unspool.cli._evaluate_judge import judge as judge_file
+
+        if folder is not None:
+            raise ConfigError("A judge takes --task NAME --predictions FILE, not a run folder.")
+        judge_file(
+            task,
+            predictions,
+            model=judge,
+            endpoint=endpoint,
+            version=judge_version,
+            calibrate=calibrate,
+            opponent=opponent,
+            cache=cache,
+            dry_run=dry_run,
+            json=json,
+        )
+        return
+    if opponent is not None or dry_run:
+        raise ConfigError("--opponent and --dry-run are for a judge: name one with --judge.")
     if (folder is None) == (predictions is None):
         raise ConfigError(
             "Give a run folder, or --predictions FILE with --task NAME: one of the two."

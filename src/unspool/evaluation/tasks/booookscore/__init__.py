@@ -6,6 +6,7 @@ summarise are `unspool.reading.summarize`.
 
 from __future__ import annotations
 
+from unspool.evaluation.tasks.booookscore.calibrate import Calibration, calibrate
 from unspool.evaluation.tasks.booookscore.judge import (
     Annotation,
     Coherence,
@@ -24,8 +25,10 @@ __all__ = [
     "TYPES",
     "Annotation",
     "Book",
+    "Calibration",
     "Coherence",
     "Planted",
+    "calibrate",
     "plant",
     "read_batch",
     "read_one",

@@ -148,6 +148,14 @@ def score(
     return Coherence(share, tuple(found), judge.name, version, usage)
 
 
+def judge_sentence(
+    summary: str, sentence: str, judge: LanguageModel, *, tries: int = 3
+) -> Annotation:
+    """What a judge says of one sentence of a summary (version 1)."""
+    (found,), _ = _judged(summary, [sentence], 0, judge, 1, tries)
+    return found
+
+
 def _judged(
     summary: str, batch: Sequence[str], begin: int, judge: LanguageModel, version: int, tries: int
 ) -> tuple[list[Annotation], Usage]:
