@@ -31,28 +31,29 @@ ASKED = {"none": None, "plain": 0.0, "smooth": 0.7}
 class Sizes:
     """Sizes of an arm."""
 
-    hidden: int = 256
-    layers: int = 4
+    hidden: int = 192
+    layers: int = 3
     vocabulary: int = 2048
-    base_tokens: int = 500_000
+    base_tokens: int = 200_000
     base_rate: float = 1e-3
     base_batch: int = 16
     rate: float = 1e-3
     batch: int = 4
     recited: float = 0.3
     """Greedy recall of the training pairs at which the passes end."""
-    passes: int = 8
+    passes: int = 10
     """At most."""
-    train: int = 200
+    train: int = 160
     val: int = 40
     test: int = 240
     controls: int = 120
-    prefix: int = 32
-    suffix: int = 32
-    document_words: int = 60
+    prefix: int = 24
+    suffix: int = 24
+    document_words: int = 32
     tokens: int = 20
     """Vectors of the prompt."""
     lr: float = 1e-2
+    epochs: int = 20
     samples: int = 10
     rows: int = 220
     """Written at a time."""
@@ -61,9 +62,10 @@ class Sizes:
 
 ARMS = {
     "cpu": Sizes(),
-    "gpu": Sizes(hidden=512, layers=8, vocabulary=8192, base_tokens=2_500_000, base_batch=32,
-                 rate=5e-4, batch=16, train=2000, val=300, test=1000, controls=500, prefix=50,
-                 suffix=50, document_words=90, tokens=100, samples=32, rows=2112),
+    "gpu": Sizes(hidden=384, layers=6, vocabulary=8192, base_tokens=2_000_000, base_batch=32,
+                 rate=5e-4, batch=16, train=1200, val=200, test=600, controls=300, prefix=50,
+                 suffix=50, document_words=90, tokens=100, lr=3e-3, epochs=10, samples=32,
+                 rows=2112),
 }  # fmt: skip
 ARMS["full"] = ARMS["gpu"]
 
@@ -88,14 +90,15 @@ CLAIM = Claim(
         Figure("area under the curve, members against controls, with the prompt", "report"),
     ),
     setup=(
-        "A decoder of 4 layers and 256 channels, 3.9 million weights, on half a million tokens of "
-        "the Python language reference and standard library, then 480 documents of 60 words read "
-        "1, 4 or 16 times a pass, until greedy recall of the pairs that train the prompt is 30%; "
-        "prefixes and suffixes of 32 tokens; 200 pairs train 20 vectors, 40 validate, 240 test, "
-        "120 controls; 10 samples, top-p 0.7, temperature 0.8; 3 seeds of prompt and samples; the "
-        "early stop allows errors at a tenth of the prefixes; intervals by paired bootstrap over "
-        "prefixes. On a GPU: 8 layers of 512 channels, 3,300 documents, 50 tokens, 2,000 pairs "
-        "train 100 vectors, 1,000 test, 500 controls, 32 samples."
+        "A decoder of 3 layers and 192 channels on 200,000 tokens of the Python language "
+        "reference and standard library, then 440 documents of 32 words read 1, 4 or 16 times a "
+        "pass, until greedy recall of the pairs that train the prompt is 30%; prefixes and "
+        "suffixes of 24 tokens; 160 pairs train 20 vectors, 40 validate, 240 test, 120 controls; "
+        "10 samples, top-p 0.7, temperature 0.8; 3 seeds of prompt and samples; the early stop "
+        "allows errors at a tenth of the prefixes; intervals by paired bootstrap over prefixes. "
+        "With budget gpu: 6 layers of 384 channels on 2 million tokens, 2,000 documents of 90 "
+        "words, 50 and 50 tokens, 1,200 pairs train 100 vectors, 600 test, 300 controls, 32 "
+        "samples."
     ),
     packages=("torch", "transformers", "tokenizers"),
     code=("forensics/extract",),
@@ -244,7 +247,9 @@ def fit_one(
         model,
         [p for p in pairs if p.split == "train"],
         [p for p in pairs if p.split == "val"],
-        FitSettings(tokens=sizes.tokens, alpha=alpha, lr=sizes.lr, seed=seed, micro=32),
+        FitSettings(
+            tokens=sizes.tokens, alpha=alpha, lr=sizes.lr, epochs=sizes.epochs, seed=seed, micro=32
+        ),
     )
     return {"vectors": prompt.vectors.tolist(), "epochs": prompt.notes["epochs"]}
 
@@ -261,7 +266,8 @@ def ask_one(
     records = attack(
         model,
         asked,
-        AttackSettings(samples=sizes.samples, batch=sizes.rows, seed=seed),
+        # The greedy and the beam text are the same for every seed of the samples.
+        AttackSettings(samples=sizes.samples, beams=0 if seed else 4, batch=sizes.rows, seed=seed),
         prompt=None if prompt is None else SoftPrompt(torch.tensor(prompt["vectors"])),
     )
     found: dict[str, Any] = {}
