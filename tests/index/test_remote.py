@@ -56,6 +56,9 @@ class InProcess:
         ]
 
     def close(self) -> None:
+        self.end()
+
+    def end(self) -> None:
         self.dead = set(range(len(self.groups)))
 
 

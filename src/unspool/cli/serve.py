@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from cyclopts import App
 
@@ -38,6 +39,9 @@ def serve(
     allow_host: list[str] | None = None,
     search_seconds: float = 5.0,
     generate_seconds: float = 600.0,
+    engine: Literal["local", "ray"] = "local",
+    replicas: int | None = None,
+    partial: bool = False,
 ) -> None:
     """Serve search, a model and a web page over HTTP, until interrupted.
 
@@ -58,6 +62,11 @@ def serve(
         allow_host: A further name under which browsers reach the service, behind a proxy.
         search_seconds: Most time of one search.
         generate_seconds: Most time that the model writes one answer.
+        engine: Where indexes are searched: local, in the processes that answer, or ray, spread over
+            the nodes of a Ray cluster (RAY_ADDRESS), which see the directories under the same path.
+        replicas: With --engine ray, nodes that hold each shard. Default: two where there are two.
+        partial: With --engine ray, answer without shards that no node answers for, and name them
+            in the answer. Default: such a question fails with 503 and their names.
     """
     from unspool.server.run import Served, parse_indexes, settings_from
     from unspool.server.run import serve as run
@@ -70,6 +79,9 @@ def serve(
         allow_hosts=tuple(allow_host or ()),
         search_seconds=search_seconds,
         generate_seconds=generate_seconds,
+        engine=engine,
+        replicas=replicas,
+        partial=partial,
     )
     served = Served(
         indexes=parse_indexes(index or []), model=model, endpoint=endpoint, method=method

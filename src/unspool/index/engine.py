@@ -27,6 +27,7 @@ from unspool.index import trace as _trace
 from unspool.index.core import Core, Query
 from unspool.index.export import ExportReport, write_documents
 from unspool.index.find import Order, first_of_each_document, places
+from unspool.index.remote import RemoteNative
 from unspool.index.results import (
     CnfResult,
     Distribution,
@@ -351,8 +352,14 @@ class Index:
 
         Empty unless the index was opened on a cluster with partial answers.
         """
-        missed = getattr(self._native, "missed", None)
-        return () if missed is None else tuple(missed.take())
+        return self._native.missed.take() if isinstance(self._native, RemoteNative) else ()
+
+    def retire(self) -> None:
+        """Close an index that was replaced, also for the other processes that opened it on the
+        same cluster."""
+        if isinstance(self._native, RemoteNative):
+            self._native.retire()
+        self.close()
 
     def close(self) -> None:
         """Unmap the files. Asking a closed index is an error."""

@@ -142,7 +142,7 @@ class RayGroups:
             self.end()
 
     def end(self) -> None:
-        """End the replicas, whoever began them."""
+        """See `remote.Groups`."""
         self._owner = False
         with contextlib.suppress(Exception):  # the cluster may be gone already
             self._serve.delete(self.app, _blocking=False)

@@ -44,6 +44,9 @@ class Groups(Protocol):
     def close(self) -> None:
         """Let go of them."""
 
+    def end(self) -> None:
+        """End them, whoever began them."""
+
 
 class Missed(threading.local):
     """Shards that gave no answer, noted by the thread that asked."""
@@ -93,6 +96,10 @@ class RemoteNative:
 
     def close(self) -> None:
         self._groups.close()
+
+    def retire(self) -> None:
+        """End the groups, whoever began them."""
+        self._groups.end()
 
     # --- of one shard
 

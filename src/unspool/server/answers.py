@@ -9,7 +9,7 @@ from fastapi import Path, Request, Response
 from unspool.index.results import Hit
 from unspool.server import schemas
 from unspool.server.failures import ServiceError
-from unspool.server.service import service_of
+from unspool.server.service import MISSING, service_of
 from unspool.server.shelf import Served
 
 Name = Annotated[str, Path(max_length=100, description="The name an index is served under.")]
@@ -34,7 +34,13 @@ SHORTER = "Send less text at once."
 
 
 def reply(value: Any) -> Response:
-    """An answer as JSON; names of files that are not UTF-8 are escaped."""
+    """An answer as JSON; names of files that are not UTF-8 are escaped.
+
+    One that lacks shards of a cluster says so, and which.
+    """
+    if missing := sorted(set(MISSING.get())):
+        whole = value if isinstance(value, dict) else value.to_json()
+        value = {**whole, "partial": True, "missing": missing}
     try:
         body = orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
     except orjson.JSONEncodeError:

@@ -13,6 +13,7 @@ from unspool import errors
 # 400 is a request that has not its form; 422 has it, and cannot be answered here all the same.
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),
+    (errors.ShardsMissing, 503, "shards_missing"),
     (errors.IndexFileError, 503, "index_unavailable"),
     (errors.OverflowPolicyError, 400, "context_length_exceeded"),
     (errors.Unsupported, 400, "unsupported"),

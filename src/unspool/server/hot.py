@@ -32,6 +32,8 @@ class Hot:
         self._app = app
         self._service = service
         self._routes: dict[str, tuple[Served, str]] = {}
+        if service.settings.engine != "local":
+            return  # a call to another machine has no place on the event loop
         for served in service.shelf:
             self._routes[_ONE.format(index=served.name)] = served, _ONE
             self._routes[_MANY.format(index=served.name)] = served, _MANY

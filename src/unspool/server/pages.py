@@ -23,7 +23,7 @@ from unspool.server import cost, markup, schemas
 from unspool.server.cursors import make_cursor, read_cursor
 from unspool.server.failures import ServiceError, as_service_error
 from unspool.server.guard import COOKIE, cookie_value, is_token
-from unspool.server.service import Service, service_of
+from unspool.server.service import MISSING, Service, service_of
 from unspool.server.shelf import Opened, Served
 
 router = APIRouter(include_in_schema=False)
@@ -83,6 +83,7 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
         "model": service.model.name if service.model is not None else None,
         "problem": None,
         "page": None,
+        "missing": sorted(set(MISSING.get())),
         **values,
     }
     body = str(_environment().get_template(template).render(given))

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from unspool._optional import require
 from unspool.errors import BackendError, ConfigError
-from unspool.server.settings import ServerSettings
+from unspool.index.open import open_index
+from unspool.server.settings import ServerSettings, opening_of
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from unspool.types import LanguageModel
 
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
+_CLUSTER = "RAY_ADDRESS"
 _GRACE = 10
 """Seconds that running requests are given when the service ends."""
 _QUICK_DEATH = 5.0
@@ -70,7 +72,7 @@ def serve(settings: ServerSettings, served: Served) -> None:
         )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("unspool.server").setLevel(logging.INFO)
-    for quiet in ("httpx", "urllib3", "filelock", "bm25s"):
+    for quiet in ("httpx", "urllib3", "filelock", "bm25s", "ray", "ray.serve"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
     sockets = listen(settings)
     try:
@@ -173,7 +175,7 @@ class _Parent:
         self._deaths = 0
 
     def run(self) -> None:
-        with _shared_metrics(), self._signals():
+        with _shared_metrics(), _deployed(self._settings, self._served), self._signals():
             running = [self._start(each) for each in self._sockets]
             _announce(self._settings, self._served, self._sockets[0])
             try:
@@ -232,6 +234,27 @@ class _Parent:
 def _child(settings: ServerSettings, served: Served, listening: socket.socket) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     _work(settings, served, listening, announce=False)
+
+
+@contextlib.contextmanager
+def _deployed(settings: ServerSettings, served: Served) -> Iterator[None]:
+    """Indexes on a cluster, begun once for all processes and ended with them."""
+    if settings.engine == "local":
+        yield
+        return
+    from unspool.index.ray_groups import connect
+
+    before = os.environ.get(_CLUSTER)
+    with contextlib.ExitStack() as held:
+        os.environ[_CLUSTER] = connect().get_runtime_context().gcs_address
+        try:
+            for folders in served.indexes.values():
+                held.enter_context(open_index(list(folders), **opening_of(settings)))
+            yield
+        finally:
+            os.environ.pop(_CLUSTER)
+            if before is not None:
+                os.environ[_CLUSTER] = before
 
 
 @contextlib.contextmanager

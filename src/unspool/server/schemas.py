@@ -60,11 +60,18 @@ class ErrorBody(Form):
     error: ErrorDetail
 
 
+class Answer(Form):
+    """What every answer of a search may say on a cluster; a whole answer leaves it out."""
+
+    partial: bool = Field(default=False, description="Some shards gave no answer.")
+    missing: list[str] = Field(default=[], description="Their names.")
+
+
 class CountRequest(Form):
     query: Query
 
 
-class Count(Form):
+class Count(Answer):
     query: Query
     count: int
 
@@ -73,7 +80,7 @@ class CountBatchRequest(Form):
     queries: Annotated[list[Query], Field(min_length=1, max_length=MAX_BATCH)]
 
 
-class CountBatch(Form):
+class CountBatch(Answer):
     counts: list[int]
 
 
@@ -98,7 +105,7 @@ class FindRequest(Form):
     cursor: Annotated[str, StringConstraints(max_length=200)] | None = None
 
 
-class Found(Form):
+class Found(Answer):
     count: Annotated[int, Field(description="Occurrences in all."), WHOLE]
     hits: list[HitForm]
     next_cursor: Annotated[
@@ -114,7 +121,7 @@ class FindBatchRequest(Form):
     seed: Seed = 0
 
 
-class FoundBatch(Form):
+class FoundBatch(Answer):
     results: list[Found]
 
 
@@ -132,7 +139,7 @@ class NextForm(Form):
     suffix_length: int
 
 
-class DistributionForm(Form):
+class DistributionForm(Answer):
     prompt_count: int
     suffix_length: int
     distinct: Annotated[
@@ -147,7 +154,7 @@ class NextBatchRequest(Form):
     top: Annotated[int, Field(ge=1, le=1_000), WHOLE] = 10
 
 
-class DistributionBatch(Form):
+class DistributionBatch(Answer):
     results: list[DistributionForm]
 
 
@@ -159,7 +166,7 @@ class ProbRequest(Form):
     infgram: bool = False
 
 
-class ProbForm(Form):
+class ProbForm(Answer):
     prompt_count: int
     count: int
     prob: Annotated[float | None, Field(description="Null where the prompt does not occur.")]
@@ -178,7 +185,7 @@ class ProbBatchRequest(Form):
     infgram: bool = False
 
 
-class ProbBatch(Form):
+class ProbBatch(Answer):
     results: list[ProbForm]
 
 
@@ -197,7 +204,7 @@ class CnfRequest(Form):
     seed: Seed = 0
 
 
-class CnfForm(Form):
+class CnfForm(Answer):
     count: int
     exact: bool
     low: int
@@ -209,7 +216,7 @@ class CnfBatchRequest(Form):
     questions: Annotated[list[CnfRequest], Field(min_length=1, max_length=MAX_SMALL_BATCH)]
 
 
-class CnfBatch(Form):
+class CnfBatch(Answer):
     results: list[CnfForm]
 
 
@@ -236,7 +243,7 @@ class TraceSpanForm(Form):
     sources: list[SpanForm]
 
 
-class Traced(Form):
+class Traced(Answer):
     spans: list[TraceSpanForm]
 
 
@@ -247,7 +254,7 @@ class TraceBatchRequest(TraceSettings):
     ]
 
 
-class TracedBatch(Form):
+class TracedBatch(Answer):
     results: list[Traced]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from unspool.index.engine import Index
 from unspool.server.metrics import Metrics
-from unspool.server.settings import ServerSettings
+from unspool.server.settings import ServerSettings, opening_of
 from unspool.server.shelf import Opened, Served, Shelf
 from unspool.server.work import Lane, Work
 from unspool.server.writer import Writer
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 T = TypeVar("T")
+
+MISSING: ContextVar[tuple[str, ...]] = ContextVar("missing", default=())
+"""Shards that gave no answer in the searches of this request."""
 
 
 class Service:
@@ -33,7 +37,9 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.shelf = Shelf(indexes)
+        # A request that began on an index may take so long after it was replaced.
+        linger = 2 * settings.search_seconds + 2 * settings.reload_seconds
+        self.shelf = Shelf(indexes, opening_of(settings), linger)
         self.work = Work(settings.search_seconds, settings.max_waiting)
         self.model = model
         self.writer = Writer(settings)
@@ -65,14 +71,18 @@ class Service:
     ) -> T:
         """The same, for what must know which opening of the index it asks."""
 
-        def job() -> T:
+        def job() -> tuple[T, tuple[str, ...]]:
             with served.asked() as opened:
+                opened.index.take_missing()  # what a search before left in this thread
                 if estimate is not None:
                     self.work.check(estimate(opened.index), hint)
-                return call(opened)
+                return call(opened), opened.index.take_missing()
 
         try:
-            return await self.work.run(job, lane)
+            found, missing = await self.work.run(job, lane)
+            if missing:
+                MISSING.set((*MISSING.get(), *missing))
+            return found
         finally:
             self._note_state(served)
 
@@ -106,6 +116,7 @@ class Service:
 
     def close(self) -> None:
         self.work.close()
+        self.shelf.close()
         self.writer.close()
 
     def _note_state(self, served: Served) -> None:

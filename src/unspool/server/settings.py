@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from unspool.errors import ConfigError
 
@@ -40,6 +41,12 @@ class ServerSettings:
     """Most searches, and most questions to the model, that wait; more are put off with 503."""
     reload_seconds: int | float = 1.0
     """How often the directories of the indexes are looked at."""
+    engine: Literal["local", "ray"] = "local"
+    """Where indexes are searched: in the processes that answer, or on a Ray cluster."""
+    replicas: int | None = None
+    """On a cluster: nodes that hold each shard; None: two where there are two."""
+    partial: bool = False
+    """On a cluster: answer without shards that no node answers for, and name them in the answer."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -50,6 +57,8 @@ class ServerSettings:
             value = getattr(self, name)
             if not value > 0:
                 raise ConfigError(f"{name} must be above 0, got {value}.")
+        if self.engine == "local" and (self.replicas is not None or self.partial):
+            raise ConfigError("replicas and partial answers are for engine ray.")
         if self.token is None and not is_loopback(self.host):
             raise ConfigError(
                 f"{self.host} can be reached from other machines, so a token is needed: put one of "
@@ -60,6 +69,13 @@ class ServerSettings:
                 "A token is 16 to 512 printable ASCII characters without spaces. Make one with: "
                 "python -c 'import secrets; print(secrets.token_urlsafe())'"
             )
+
+
+def opening_of(settings: ServerSettings) -> dict[str, Any]:
+    """How the indexes are opened, as `open_index` takes it."""
+    if settings.engine == "local":
+        return {}
+    return {"engine": "ray", "replicas": settings.replicas, "partial": settings.partial}
 
 
 def is_loopback(host: str) -> bool:

@@ -18,11 +18,13 @@ import contextlib
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from unspool.errors import ConfigError, IndexCorrupt, PathNotFound, UnspoolError
@@ -83,9 +85,24 @@ class Opened:
 class Served:
     """One name of the service and the index behind it."""
 
-    def __init__(self, name: str, folders: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folders: Sequence[Path],
+        opening: Mapping[str, Any] = MappingProxyType({}),
+        linger: int | float = 60.0,
+    ) -> None:
+        """Open it.
+
+        Args:
+            name: It is served under.
+            folders: Its directories.
+            opening: Further arguments of `open_index`.
+            linger: Seconds for which an index that was replaced goes on answering, on a cluster.
+        """
         self.name = name
         self.folders = tuple(folders)
+        self._opening, self._linger = opening, linger
         self.damage: str | None = None
         """Why it is out of service."""
         self.reloads = 0
@@ -169,14 +186,27 @@ class Served:
             return False
         if self._look() != seen:
             return False
+        self._retire()
         self._opened, self._signature, self._tried, self.damage = opened, seen, None, None
         self.reloads += 1
         log.info("Index %s was replaced and opened again.", self.name)
         return True
 
+    def close(self) -> None:
+        """Let a cluster go; what is mapped here ends with its last request."""
+        if self._opening and self._opened is not None:
+            self._opened.index.close()
+
+    def _retire(self) -> None:
+        """End the replicas of an index that is replaced, once its last requests are answered."""
+        if self._opening and self._opened is not None:
+            timer = threading.Timer(self._linger, self._opened.index.retire)
+            timer.daemon = True
+            timer.start()
+
     def _open(self) -> Opened:
         found = self._look()
-        index = open_index(list(self.folders))
+        index = open_index(list(self.folders), **self._opening)
         digest = hashlib.blake2b(digest_size=9)
         for folder in self.folders:
             manifest = folder / MANIFEST
@@ -208,13 +238,21 @@ def _is_data(path: str) -> bool:
 class Shelf:
     """All indexes by name, in the order given."""
 
-    def __init__(self, indexes: Mapping[str, Sequence[Path]]) -> None:
+    def __init__(
+        self,
+        indexes: Mapping[str, Sequence[Path]],
+        opening: Mapping[str, Any] = MappingProxyType({}),
+        linger: int | float = 60.0,
+    ) -> None:
+        """Open all; arguments are those of `Served`."""
         for name in indexes:
             if not name or len(name) > 100 or not all(c.isalnum() or c in "._-" for c in name):
                 raise ConfigError(
                     f"An index is named by at most 100 letters, digits, dots, - or _, got {name!r}."
                 )
-        self._served = {name: Served(name, folders) for name, folders in indexes.items()}
+        self._served = {
+            name: Served(name, folders, opening, linger) for name, folders in indexes.items()
+        }
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
@@ -231,6 +269,11 @@ class Shelf:
                 404, "no_such_index", f"There is no index called {name!r}. There are: {names}."
             )
         return found
+
+    def close(self) -> None:
+        """Let go of a cluster."""
+        for served in self:
+            served.close()
 
     def refresh(self) -> list[str]:
         """Names of the indexes that were opened again."""
