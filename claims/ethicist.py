@@ -31,10 +31,10 @@ ASKED = {"none": None, "plain": 0.0, "smooth": 0.7}
 class Sizes:
     """Sizes of an arm."""
 
-    hidden: int = 192
+    hidden: int = 128
     layers: int = 3
-    vocabulary: int = 2048
-    base_tokens: int = 200_000
+    vocabulary: int = 1024
+    base_tokens: int = 100_000
     base_rate: float = 1e-3
     base_batch: int = 16
     rate: float = 1e-3
@@ -43,13 +43,13 @@ class Sizes:
     """Greedy recall of the training pairs at which the passes end."""
     passes: int = 10
     """At most."""
-    train: int = 160
-    val: int = 40
-    test: int = 240
-    controls: int = 120
-    prefix: int = 24
-    suffix: int = 24
-    document_words: int = 32
+    train: int = 120
+    val: int = 30
+    test: int = 200
+    controls: int = 100
+    prefix: int = 20
+    suffix: int = 20
+    document_words: int = 26
     tokens: int = 20
     """Vectors of the prompt."""
     lr: float = 1e-2
@@ -90,10 +90,10 @@ CLAIM = Claim(
         Figure("area under the curve, members against controls, with the prompt", "report"),
     ),
     setup=(
-        "A decoder of 3 layers and 192 channels on 200,000 tokens of the Python language "
-        "reference and standard library, then 440 documents of 32 words read 1, 4 or 16 times a "
+        "A decoder of 3 layers and 128 channels on 100,000 tokens of the Python language "
+        "reference and standard library, then 350 documents of 26 words read 1, 4 or 16 times a "
         "pass, until greedy recall of the pairs that train the prompt is 30%; prefixes and "
-        "suffixes of 24 tokens; 160 pairs train 20 vectors, 40 validate, 240 test, 120 controls; "
+        "suffixes of 20 tokens; 120 pairs train 20 vectors, 30 validate, 200 test, 100 controls; "
         "10 samples, top-p 0.7, temperature 0.8; 3 seeds of prompt and samples; the early stop "
         "allows errors at a tenth of the prefixes; intervals by paired bootstrap over prefixes. "
         "With budget gpu: 6 layers of 384 channels on 2 million tokens, 2,000 documents of 90 "
