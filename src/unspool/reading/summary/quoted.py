@@ -6,8 +6,9 @@ of the room. The sentences of the text that have most in common with all others 
 stand in the order of the text.
 Source: LexRank (Erkan and Radev 2004, JAIR 22, section 3.2) for the central sentences; runs of
 three words are what the evidence of a summary counts too.
-Differs from LexRank: similarity keeps its weight (no threshold); sentences that are tables, code or
-headings are no candidates; of two that say the same, the later is left out.
+Differs from LexRank: similarity keeps its weight (no threshold); early sentences, which say what a
+text is about, weigh more; sentences that are tables, code or headings are no candidates, nor are
+the shortest while there are others; of two that say the same, the later is left out.
 Cost: one comparison a pair of sentences of what is summarised; no call of a model.
 """
 
@@ -27,12 +28,17 @@ from unspool.reading.terms import terms
 _RUN = 3
 _SHORTEST, _LONGEST = 5, 60
 """Words of a sentence that can stand in a summary."""
+_FULL = 9
+"""Words from which a sentence stands well by itself; shorter ones come last."""
 _LETTERS = 0.65
-_DAMPING = 0.85
+_DAMPING = 0.7
 _OWN = 0.5
 """Share of the limit up to which the model's sentences stand; what it left out needs the rest."""
 _WORD = re.compile(r"\w+")
-_HEADING = re.compile(r"(?:Summary \d+:\s*)+")
+_HEADING = re.compile(r"\A(?:(?:Summary \d+:|[A-Z][A-Z ,/&-]+(?=\n))\s*)+")
+_HYPHENS = ("\u2010", "\u00ad")
+_WRAPPED = 40
+"""Characters of a line that can have been broken because it was full."""
 
 
 class Held(NamedTuple):
@@ -55,11 +61,11 @@ def hold(
         limit: Most tokens of the result.
         count: Tokens of a text.
     """
-    own = [" ".join(_HEADING.sub("", piece).split()) for piece in split(source)]
+    own = [_line(piece) for piece in split(unwrapped(source))]
     at = _places(own)
     kept: list[tuple[int, str]] = []
     for piece in distinct(split(said)):
-        line = " ".join(_HEADING.sub("", piece).split())
+        line = _line(piece)
         place, share = _borne_out(line, at)
         if share >= least and readable(line):
             kept.append((place, line))
@@ -70,6 +76,26 @@ def hold(
     filled = _filled(own, [line for _, line in kept], limit - sum(sizes), count)
     lines = [line for _, line in sorted([*kept, *filled], key=lambda each: each[0])]
     return Held(" ".join(lines), len(filled))
+
+
+def unwrapped(text: str) -> str:
+    """The text with the lines of an indented paragraph joined, as manual pages have them.
+
+    A line goes on in the next where both are equally deep, it is long enough to have been full, and
+    the next begins with a word or a bracket, not with a mark of a list.
+    """
+    out: list[str] = []
+    depth, full = -1, False
+    for line in text.split("\n"):
+        body = line.strip()
+        deep = len(line.expandtabs()) - len(line.expandtabs().lstrip())
+        if full and body and deep == depth and (body[0].isalnum() or body[0] in "\"'(["):
+            hyphen = out[-1].endswith(_HYPHENS)
+            out[-1] = out[-1][:-1] + body if hyphen else f"{out[-1]} {body}"
+        else:
+            out.append(line.rstrip())
+        depth, full = deep, len(body) >= _WRAPPED and deep > 0
+    return "\n".join(out)
 
 
 def readable(line: str) -> bool:
@@ -100,10 +126,16 @@ def central(lines: Sequence[str]) -> list[int]:
     np.fill_diagonal(links, 0.0)
     sums = links.sum(axis=1, keepdims=True)
     links = np.divide(links, sums, out=np.full_like(links, 1 / len(lines)), where=sums > 0)
-    weight = np.full(len(lines), 1 / len(lines))
+    early = 1 / np.sqrt(np.arange(1, len(lines) + 1))
+    early /= early.sum()
+    weight = early
     for _ in range(50):
-        weight = (1 - _DAMPING) / len(lines) + _DAMPING * (weight @ links)
-    return sorted(range(len(lines)), key=lambda i: (-round(float(weight[i]), 9), i))
+        weight = (1 - _DAMPING) * early + _DAMPING * (weight @ links)
+
+    def place(i: int) -> tuple[bool, float, int]:
+        return len(lines[i].split()) < _FULL, -round(float(weight[i]), 9), i
+
+    return sorted(range(len(lines)), key=place)
 
 
 def _filled(
@@ -147,6 +179,11 @@ def _borne_out(line: str, at: dict[tuple[str, ...], int]) -> tuple[int, float]:
         return 0, 0.0
     most = max(places.values())
     return min(p for p, times in places.items() if times == most), len(covered) / len(words)
+
+
+def _line(piece: str) -> str:
+    """A sentence on one line, without the heading above it."""
+    return " ".join(_HEADING.sub("", piece).split())
 
 
 def _words(line: str) -> list[str]:
