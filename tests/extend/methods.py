@@ -43,6 +43,6 @@ LAWS: dict[str, Laws] = {
     ),
     "squeezed": Laws("squeezed:window=32,pct=0.2", exact_within=41),
     "squeezed-two-levels": Laws("squeezed:window=32,pct=0.2,levels=2", exact_within=41),
-    "rope": Laws("rope:kind=ntk,factor=2", exact_within=0),
+    "rope": Laws("rope:kind=linear,factor=2", exact_within=0),
     "xpos": Laws("xpos", exact_within=0),
 }
