@@ -292,7 +292,7 @@ def _show_metrics(found: list[Metrics]) -> None:
     def share(value: float | None) -> str:
         return "" if value is None else f"{value:.1%}"
 
-    columns = ("human", "machine", "F1", "AUC", "called machine of human", "human flagged",
+    columns = ("human", "machine", "F1", "AUC", "humans called machine", "human flagged",
                "machine flagged", "undecided")  # fmt: skip
     emit_table(
         ["tokens", *columns],

@@ -267,6 +267,8 @@ def test_says_when_the_term_is_idle_or_texts_are_lost(encoder: Path) -> None:
     assert lost == {"dropped_tokens": 100 - ROOM, "shortened": 1, "empty": 1}
     made = train(overlong, texts(10, 2), recipe(encoder, epochs=1, on_overflow="window"))
     assert made.facts["dropped_tokens"] == 0
+    (note,) = made.facts["notes"]
+    assert "all lengths share one" in note
 
 
 def test_refuses_data_that_cannot_train(encoder: Path) -> None:
@@ -300,7 +302,8 @@ def test_the_card_says_where_it_must_not_be_used(
     assert "<script" not in page
     assert "<svg" in page
     assert "style=" not in page
-    assert "Flagged of human" in page
+    assert "Human flagged" in page
+    assert "<code>unspool audit detect eval" in page
     hostile = "<script>alert(1)</script> | [x](http://e)"
     given = [Example(e.text, e.label, e.group, hostile) for e in texts(30, 1)]
     train(given, texts(10, 2), recipe(encoder, epochs=1), out=tmp_path / "h")

@@ -94,8 +94,8 @@ def card(detector: Detector) -> str:
     return "\n".join(parts)
 
 
-_COLUMNS = ("Tokens", "Human", "Machine", "Flagged of human", "Flagged of machine", "Decides")
-_PLAIN = ("Tokens", "Human", "Machine", "F1", "AUC", "Called machine of human")
+_COLUMNS = ("Tokens", "Human", "Machine", "Human flagged", "Machine flagged", "Decides")
+_PLAIN = ("Tokens", "Human", "Machine", "F1", "AUC", "Humans called machine")
 
 
 def _row(b: Bin) -> tuple[str, ...]:
@@ -146,6 +146,12 @@ def _sources(facts: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     ]
 
 
+def _code(text: str) -> str:
+    """HTML of a sentence in which a command stands between backquotes."""
+    parts = [page.text(part) for part in text.split("`")]
+    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
+
+
 def _md(text: str) -> str:
     """Text that is nothing but text in Markdown."""
     flat = " ".join(text.split())
@@ -173,9 +179,9 @@ def report(detector: Detector) -> bytes:
     """The page."""
     facts = detector.facts
     found = facts["evaluation"]["lengths"]
-    warning = "".join(f"<li>{page.text(each)}</li>" for each in MUST_NOT)
+    warning = "".join(f"<li>{_code(each)}</li>" for each in MUST_NOT)
     body = page.section("It must not be used", f"<ul>{warning}</ul>")
-    body += page.section("By length", curve_of(found))
+    body += page.section("By length", f'<div class="x">{curve_of(found)}</div>')
     cells = [[page.text(c) for c in _row(b)] for b in detector.bins]
     body += page.section("Decisions", page.table(_COLUMNS, cells))
     cells = [[page.text(c) for c in _plain(m)] for m in found]

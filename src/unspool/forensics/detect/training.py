@@ -332,6 +332,12 @@ def _calibrated(
         target_fpr=settings.target_fpr,
         min_tpr=settings.min_tpr,
     )
+    if len(bins) == 1:
+        few = (
+            f"The held-out texts ({len(held)}) are too few for a bound of each length: all lengths "
+            "share one, and scores of short texts are worth little."
+        )
+        facts = {**facts, "notes": [*facts["notes"], few]}
     detector = Detector(encoder, settings, bins, facts)
     scores = [detector.judge(margins[i : i + 1], each) for i, each in enumerate(tokens)]
     found = summarise(scores, y, EDGES, 0)
