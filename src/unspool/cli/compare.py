@@ -150,7 +150,7 @@ def _row(result: object) -> list[object]:
         human_number(round(result.prefill_rate)) if result.prefill_rate and not reference else "",
         f"{result.decode_rate:.1f}" if result.decode_rate else "",
         human_bytes(result.kept_bytes) if result.kept_bytes else "",
-        human_number(result.dropped_tokens) if not reference and nats else "",
+        human_number(result.dropped_tokens) if not reference and not result.error else "",
     ]
 
 

@@ -54,6 +54,7 @@ def curve(
     """
     if bucket < 1:
         raise ConfigError(f"--bucket must be >= 1, got {bucket}.")
+    _check(method)
     text = read_text(context)
     loaded = load_stock(model)
     ids = tokens_of(loaded, text, length)
@@ -94,3 +95,17 @@ def curve(
             emit_text(f"{result.method}: breaks at about {human_number(result.breaks)} tokens")
     if out is not None:
         message(f"wrote {out / 'curve.csv'} and {out / 'curve.png'}")
+
+
+def _check(methods: tuple[str, ...]) -> None:
+    """Refuse what has no curve, before a model is loaded for nothing."""
+    from unspool.methods import resolve_method
+
+    if len(set(methods)) < len(methods):
+        raise ConfigError(f"A method is named twice: {', '.join(methods)}.")
+    for spec in methods:
+        if any("prompt" in method.slots for method in resolve_method(spec)):
+            raise ConfigError(
+                f"{spec} reads a text for a question, so a text alone has no loss under it. "
+                f"'unspool compare --method {spec}' hides numbers and asks for them."
+            )

@@ -17,15 +17,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from unspool.errors import ConfigError, RunConflict, UnspoolError
 from unspool.extension import extend
-from unspool.methods import method_class, resolve_method
+from unspool.methods import resolve_method
 from unspool.reading.losses import breaks_at, by_position, fresh_losses, method_losses
 from unspool.reading.passkey import make_passkey
+
+if TYPE_CHECKING:
+    from unspool.extension import Extension
 
 Told = Callable[[str, int, int], None]
 """(what, tokens done, tokens in all)"""
@@ -98,16 +101,11 @@ def compare(
         tell: Called with what is being done and how far it is.
 
     Raises:
-        ConfigError: A method is unknown, has an impossible setting or rewrites prompts.
+        ConfigError: A method is unknown or has an impossible setting.
         RunConflict: The folder holds results of another model, text or setting.
     """
     for spec in plan.methods:
-        for method in resolve_method(spec):
-            if "prompt" in method_class(method.name).slots:
-                raise ConfigError(
-                    f"{spec!r} rewrites the prompt for each question, so a text has no loss under "
-                    f"it. Compare it on questions: unspool ask --method {spec}."
-                )
+        resolve_method(spec)
     results = _Results(out, plan.identity(model.name))
     done = results.read()
     if FRESH not in done:
@@ -137,46 +135,75 @@ def _measure(
     model: Any, spec: str, plan: Plan, reference: Any, results: _Results, tell: Told | None
 ) -> Compared:
     """One method: its losses, its passkeys, its speed."""
-    import torch
-
-    ids, total = plan.ids, len(plan.ids)
     try:
         with extend(model.model, spec, tokenizer=model.tokenizer) as extension:
-            losses = method_losses(extension, ids, tell=_told(tell, spec, total))
-            results.keep(spec, losses)
-            found = []
-            rates: list[float] = []
-            decode, held, dropped = 0.0, 0, 0
-            for number, depth in enumerate(plan.depths):
-                prompt = make_passkey(model.tokenizer, ids, total, depth, seed=plan.seed + number)
-                cache = extension.new_cache()
-                cache.prefill_end = total
-                began = time.perf_counter()
-                with torch.inference_mode():
-                    logits = _prefill(
-                        extension, prompt.ids, cache, _told(tell, f"{spec}, passkey", total)
-                    )
-                    rates.append(total / (time.perf_counter() - began))
-                    began = time.perf_counter()
-                    written = _decode(extension, logits, cache, plan.written)
-                decode = plan.written / (time.perf_counter() - began)
-                report = extension.report(cache)
-                held = report.bytes_device + report.bytes_host + report.bytes_disk
-                dropped = report.dropped_tokens
-                found.append((depth, prompt.found(model.tokenizer.decode(written))))
+            losses = None
+            if extension.prompt_method is None:  # else a text without a question has no loss
+                losses = method_losses(extension, plan.ids, tell=_told(tell, spec, len(plan.ids)))
+                results.keep(spec, losses)
+            told = _told(tell, f"{spec}, passkey", len(plan.ids))
+            runs = [
+                _passkey(model.tokenizer, extension, plan, number, told)
+                for number in range(len(plan.depths))
+            ]
     except (UnspoolError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
         return Compared(spec, error=str(error).splitlines()[0])
+    last = runs[-1] if runs else _Run(False, 0.0, 0.0, 0, 0)
     return Compared(
         spec,
-        tuple(by_position(losses, plan.bucket)),
-        breaks_at(losses, reference, bucket=plan.bucket),
-        tuple(found),
-        prefill_rate=float(np.median(rates)) if rates else 0.0,
-        decode_rate=decode,
-        kept_bytes=held,
-        dropped_tokens=dropped,
+        () if losses is None else tuple(by_position(losses, plan.bucket)),
+        None if losses is None else breaks_at(losses, reference, bucket=plan.bucket),
+        tuple((depth, run.found) for depth, run in zip(plan.depths, runs, strict=True)),
+        prefill_rate=float(np.median([run.read_rate for run in runs])) if runs else 0.0,
+        decode_rate=last.decode_rate,
+        kept_bytes=last.kept_bytes,
+        dropped_tokens=last.dropped_tokens,
+    )
+
+
+class _Run(NamedTuple):
+    """One passkey."""
+
+    found: bool
+    read_rate: float
+    decode_rate: float
+    kept_bytes: int
+    dropped_tokens: int
+
+
+def _passkey(
+    tokenizer: Any,
+    extension: Extension,
+    plan: Plan,
+    number: int,
+    told: Callable[[int], None],
+) -> _Run:
+    """Hide a number, read, and write."""
+    import torch
+
+    total = len(plan.ids)
+    prompt = make_passkey(tokenizer, plan.ids, total, plan.depths[number], seed=plan.seed + number)
+    began = time.perf_counter()
+    ids: Sequence[int] = prompt.ids
+    if extension.prompt_method is not None:
+        ids = extension.reduce(prompt.ids, plan.written).ids
+    cache = extension.new_cache()
+    cache.prefill_end = len(ids)
+    with torch.inference_mode():
+        logits = _prefill(extension, ids, cache, told)
+        read = time.perf_counter() - began
+        began = time.perf_counter()
+        written = _decode(extension, logits, cache, plan.written)
+        wrote = time.perf_counter() - began
+    report = extension.report(cache)
+    return _Run(
+        found=prompt.found(tokenizer.decode(written)),
+        read_rate=total / read,
+        decode_rate=plan.written / wrote,
+        kept_bytes=report.bytes_device + report.bytes_host + report.bytes_disk,
+        dropped_tokens=report.dropped_tokens + total - len(ids),
     )
 
 
@@ -242,7 +269,7 @@ class _Results:
             row["buckets"] = tuple((int(p), float(n)) for p, n in row["buckets"])
             row["passkeys"] = tuple((float(d), bool(f)) for d, f in row["passkeys"])
             losses = self.out / f"{_file_name(row['method'])}.npy"
-            if row["error"] or losses.exists():
+            if row["error"] or not row["buckets"] or losses.exists():
                 done[row["method"]] = Compared(**row)
             if losses.exists():
                 self.losses[row["method"]] = np.load(losses, allow_pickle=False)
