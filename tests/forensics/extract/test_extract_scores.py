@@ -335,29 +335,47 @@ def test_recited_pieces_by_brute_force(index: Any) -> None:
     assert recited(outputs, index, min_length=200) == []
 
 
-def test_passages_are_drawn_whole(index: Any) -> None:
-    setting = ProbeSettings(passages=30, prefix=7, suffix=5, seed=2)
-    raw = {name: text.encode() for name, text in TEXTS}
-    for shown, wanted in draw(index, setting):
-        data = raw[shown.document]
+def test_passages_are_drawn_at_words(tmp_path: Path) -> None:
+    long = " ".join(f"wörd{i}" for i in range(60))
+    texts = {"words": long, "none": "漢字" * 90, "short": "a b c"}
+    unspool.build_index(
+        documents=list(texts.items()), out=tmp_path / "i", memory="256MiB", workers=1
+    )
+    setting = ProbeSettings(passages=30, prefix=21, suffix=14, seed=2)
+    with unspool.open_index(tmp_path / "i") as opened:
+        found = draw(opened, setting)
+        assert found == draw(opened, setting)
+        with pytest.raises(InputError, match="No document"):
+            draw(opened, ProbeSettings(passages=1, prefix=900))
+    assert len(found) == 30
+    assert {shown.document for shown, _ in found} == {"words", "none"}
+    for shown, wanted in found:
+        data = texts[shown.document].encode()
         assert shown.document == wanted.document
-        assert shown.end == wanted.start
-        assert data[shown.start - 1 : shown.start] in (b" ", b"\n", b"\t")
         assert data[shown.start : shown.end].decode() == shown.text  # whole characters
-        assert 7 <= shown.end - shown.start <= 10
-        assert wanted.end - wanted.start == 5
-    assert draw(index, setting) == draw(index, setting)
-    with pytest.raises(InputError, match="No document"):
-        draw(index, ProbeSettings(passages=1, prefix=90))
+        assert data[wanted.start :].decode()
+        assert wanted.end - wanted.start == 14
+        if shown.document == "words":
+            assert data[shown.start - 1 : shown.start] == b" " == data[shown.end : wanted.start]
+            assert 21 <= shown.end - shown.start < 32
+        else:
+            assert shown.end == wanted.start
     with pytest.raises(ConfigError, match="must be >= 1"):
         ProbeSettings(suffix=0)
 
 
-def test_who_recites_is_found_and_who_does_not_is_not(index: Any, tmp_path: Path) -> None:
-    setting = ProbeSettings(passages=12, prefix=9, suffix=8, max_tokens=8)
+def test_who_recites_is_found_and_who_does_not_is_not(tmp_path: Path) -> None:
+    texts = [(name, f"{text} {text[::-1]} {text.upper()}") for name, text in TEXTS]
+    unspool.build_index(documents=texts, out=tmp_path / "i", memory="256MiB", workers=1)
+    with unspool.open_index(tmp_path / "i") as opened:
+        check_probe(opened, texts, tmp_path)
+
+
+def check_probe(index: Any, texts: list[tuple[str, str]], tmp_path: Path) -> None:
+    setting = ProbeSettings(passages=12, prefix=40, suffix=8, max_tokens=8)
 
     def knows(prompt: str) -> str:
-        text = next(t for _, t in TEXTS if prompt in t)
+        text = next(t for _, t in texts if prompt in t)
         return text[text.index(prompt) + len(prompt) :]
 
     out = tmp_path / "r.jsonl"
@@ -373,7 +391,7 @@ def test_who_recites_is_found_and_who_does_not_is_not(index: Any, tmp_path: Path
     with pytest.raises(RunConflict, match="another settings"):
         probe(ScriptedModel(knows), index, replace(setting, passages=3), out=out)
     (quiet,) = probe(ScriptedModel(lambda p: ""), index, ProbeSettings(
-        passages=1, prefix=9, suffix=8))  # fmt: skip
+        passages=1, prefix=40, suffix=8))  # fmt: skip
     assert (quiet["agreed"], quiet["recited"], quiet["short"], quiet["longest"]) == (
         0, False, True, 0,
     )  # fmt: skip

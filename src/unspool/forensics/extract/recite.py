@@ -7,7 +7,8 @@ Source: Carlini et al. (2021), "Extracting Training Data from Large Language Mod
 Carlini et al. (2023), "Quantifying Memorization Across Neural Language Models", section 3 (prompt
 with a prefix, greedy decoding, exact continuation).
 Departures: lengths are bytes of text, not tokens, so that models with different tokenizers can be
-compared; a passage begins at a word.
+compared; both parts begin at a word, where the script parts words by blanks, and blanks between
+them are not compared.
 Cost: one trace a text; `probe` one generation and one trace a passage.
 """
 
@@ -24,6 +25,10 @@ from unspool.errors import ConfigError, InputError
 from unspool.forensics.extract._resume import PASSAGES, resumed
 from unspool.index.engine import Index
 from unspool.types import Document, LanguageModel, Span
+
+_AHEAD = 64
+"""Bytes in which a word may end."""
+_BLANKS = b" \n\t\r"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +148,7 @@ def draw(index: Index, settings: ProbeSettings) -> list[tuple[Span, Span]]:
         InputError: A thousand draws a passage found no document that is long enough.
     """
     random = np.random.default_rng(settings.seed)
-    needed = settings.prefix + settings.suffix + 64  # a word to step over
+    needed = settings.prefix + settings.suffix + 2 * _AHEAD
     found: list[tuple[Span, Span]] = []
     for _ in range(1000 * settings.passages):
         if len(found) == settings.passages:
@@ -153,22 +158,28 @@ def draw(index: Index, settings: ProbeSettings) -> list[tuple[Span, Span]]:
         if length < needed:
             continue
         at = int(random.integers(length - needed + 1))
-        ahead = index.extract(number, at, at + 64)
-        blank = next((i for i, b in enumerate(ahead) if b in b" \n\t"), None)
-        if blank is None:
-            continue
-        start = at + blank + 1
-        middle = start + settings.prefix
-        around = index.extract(number, middle, middle + 4)
-        middle += next((i for i, b in enumerate(around) if b & 0xC0 != 0x80), 0)
-        end = min(middle + settings.suffix, length)
-        found.append((index.quote(number, start, middle), index.quote(number, middle, end)))
+        start = at + _word(index.extract(number, at, at + _AHEAD))[1]
+        ahead = start + settings.prefix
+        end, middle = (ahead + n for n in _word(index.extract(number, ahead, ahead + _AHEAD)))
+        wanted = index.quote(number, middle, min(middle + settings.suffix, length))
+        found.append((index.quote(number, start, end), wanted))
     if not found:
         raise InputError(
-            f"No document of the index has a passage of {needed} bytes with a blank in it. Ask for "
-            f"a shorter prefix and suffix."
+            f"No document of the index has a passage of {needed} bytes. Ask for a shorter prefix "
+            f"and suffix."
         )
     return found
+
+
+def _word(data: bytes) -> tuple[int, int]:
+    """Where the first run of blanks begins and ends; without one, where a character begins."""
+    begin = next((i for i, b in enumerate(data) if b in _BLANKS), None)
+    if begin is not None:
+        end = next((i for i in range(begin, len(data)) if data[i] not in _BLANKS), None)
+        if end is not None:
+            return begin, end
+    begin = next((i for i, b in enumerate(data) if b & 0xC0 != 0x80), 0)
+    return begin, begin
 
 
 def _ask(
@@ -176,7 +187,7 @@ def _ask(
 ) -> dict[str, Any]:
     (said,) = model.generate([shown.text], max_tokens=settings.max_tokens)
     truth = index.extract(wanted.document, wanted.start, wanted.end)
-    given = said.text.encode()
+    given = said.text.lstrip().encode()  # the passage goes on behind the blanks
     agreed = next(
         (i for i, (a, b) in enumerate(zip(given, truth, strict=False)) if a != b),
         min(len(given), len(truth)),
