@@ -111,20 +111,31 @@ def _scores(data: dict[str, Any]) -> str:
 
 
 def _effective(data: dict[str, Any]) -> str:
-    rows = [
-        [
-            text(name),
-            text(each["rule"]),
-            f"<b>{length_text(each['length'])}</b>",
-            range_text(each["low"], each["high"]),
-            "" if each["threshold"] is None else f"{each['threshold']:.1f}",
-        ]
-        for name, found in data["tasks"].items()
-        for each in found["effective_length"]
-    ]
-    if not rows:
+    """A row a task, a column a rule: the longest level that passes, its interval, what it takes."""
+    rules = list(
+        dict.fromkeys(
+            each["rule"] for found in data["tasks"].values() for each in found["effective_length"]
+        )
+    )
+    if not rules:
         return ""
-    return table(["task", "rule", "longest level that passes", "95%", "score needed"], rows)
+    rows = []
+    for name, found in data["tasks"].items():
+        by_rule = {each["rule"]: each for each in found["effective_length"]}
+        rows.append([text(name), *(_passed(by_rule.get(rule)) for rule in rules)])
+    note = (
+        '<p class="note">The longest length that passes, every shorter one too; below it the 95% '
+        "interval and the score that it takes.</p>"
+    )
+    return table(["task", *rules], rows) + note
+
+
+def _passed(each: dict[str, Any] | None) -> str:
+    if each is None:
+        return ""
+    needed = "" if each["threshold"] is None else f" · {each['threshold']:.1f}"
+    span = range_text(each["low"], each["high"])
+    return f"<b>{length_text(each['length'])}</b><br><small>{span}{needed}</small>"
 
 
 def _task(name: str, found: dict[str, Any], swap: bool) -> str:
