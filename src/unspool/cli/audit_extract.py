@@ -287,6 +287,8 @@ def run(
     loaded = load_stock(model)
     other = load_stock(reference) if reference else None
     length = suffix or len(asked[0].suffix)
+    if trained is not None and trained.base not in ("", loaded.name):
+        message(f"The prompt was trained for {trained.base}, and this is {loaded.name}.")
     if not json:
         message(
             f"{len(asked)} prefixes, {samples} samples and the greedy text of {length} tokens: "

@@ -64,7 +64,11 @@ def totals_of(found: Extraction) -> list[list[str]]:
         ("prefixes", str(found.prefixes)),
         ("recall: the surest answer is right in every token", _share(found.recall)),
         ("recall at early stop", _share(found.early_stop)),
-        *((f"truth among the {k} surest samples", _share(v)) for k, v in recall_at.items()),
+        *(
+            (f"truth among the {k} surest samples", _share(v))
+            for k, v in recall_at.items()
+            if k > 1
+        ),
         ("recall of the greedy text", _share(found.greedy)),
         ("recall of the beam search", _share(found.beam)),
         ("controls", str(found.controls) if found.controls else None),
