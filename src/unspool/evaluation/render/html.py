@@ -25,7 +25,7 @@ from unspool.evaluation.render.facts import (
     range_text,
     sorted_levels,
 )
-from unspool.evaluation.render.markup import anchor, section, table, text
+from unspool.evaluation.render.markup import anchor, section, table, task_name, text
 from unspool.evaluation.render.samples import Shown, samples
 from unspool.evaluation.render.style import STYLE
 from unspool.evaluation.render.svg import curve, heat_map
@@ -87,7 +87,7 @@ def _scores(data: dict[str, Any]) -> str:
         cell = found["overall"]
         rows.append(
             [
-                f'<a href="#{anchor("task", name)}">{text(name)}</a>',
+                f'<a href="#{anchor("task", name)}">{task_name(name)}</a>',
                 f"{cell['n']:,}",
                 f"<b>{cell['mean']:.1f}</b>",
                 interval(cell),
@@ -122,7 +122,7 @@ def _effective(data: dict[str, Any]) -> str:
     rows = []
     for name, found in data["tasks"].items():
         by_rule = {each["rule"]: each for each in found["effective_length"]}
-        rows.append([text(name), *(_passed(by_rule.get(rule)) for rule in rules)])
+        rows.append([task_name(name), *(_passed(by_rule.get(rule)) for rule in rules)])
     note = (
         '<p class="note">The longest length that passes, every shorter one too; below it the 95% '
         "interval and the score that it takes.</p>"
@@ -204,7 +204,7 @@ def _comparison(report: Report, other: Path) -> str:
             each = levels[level]
             rows.append(
                 [
-                    text(name),
+                    task_name(name),
                     text(level),
                     f"{each.n:,}",
                     f"{each.first:.1f}",
@@ -237,7 +237,7 @@ def _contamination(data: dict[str, Any]) -> str:
             ]
             rows.append(
                 [
-                    text(name),
+                    task_name(name),
                     f"{mark['contaminated']:,} of {mark['samples']:,}",
                     f"{mark['threshold']:,}",
                     f"{mark['longest']:,}",
@@ -257,7 +257,7 @@ def _cost(report: Report) -> str:
         return ""
     rows = [
         [
-            text(row["task"]),
+            task_name(row["task"]),
             text(row["level"]),
             f"{row['requests']:,}",
             "unknown" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:,}",
@@ -296,7 +296,7 @@ def _in_order(report: Report, rows: list[dict[str, Any]]) -> list[dict[str, Any]
 def _facts(data: dict[str, Any]) -> str:
     rows = [
         [
-            text(name),
+            task_name(name),
             str(found["version"]),
             f"{text(found['prompt_source'])} {text(found['prompt_fingerprint'])}",
             "yes" if found["wrapped"] else "no",

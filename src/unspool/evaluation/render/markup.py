@@ -40,6 +40,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def task_name(name: str) -> str:
+    """A name that may go on in the next line after a slash or an underscore."""
+    return text(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
+
+
 def anchor(*names: str) -> str:
     """An id that a name can neither break out of nor collide with."""
     return "a" + hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]

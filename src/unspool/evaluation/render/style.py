@@ -45,6 +45,6 @@ mark{background:#ffe08a;color:#1b1f24;border-radius:2px}
 border-block:1px dashed var(--line);font-family:system-ui,sans-serif}
 @media(max-width:40rem){main{padding:1rem .8rem 3rem}h1{font-size:1.3rem}
 details details{margin-left:.5rem}th,td{padding:.35rem .5rem}
-td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:8rem}}
+td:first-child{white-space:normal;overflow-wrap:break-word}}
 @media print{details{break-inside:avoid}pre{max-height:none}}
 """
