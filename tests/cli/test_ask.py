@@ -79,7 +79,7 @@ def test_passages_that_are_not_shown_are_counted(
     out = capfd.readouterr().out
     assert "[1]" in out
     assert "[2]" not in out
-    assert "5 more passages were read (--passages 6 quotes them)." in out
+    assert "5 more passages (--passages 6 quotes them)." in out
 
 
 def test_an_answer_that_fills_max_tokens_says_so(

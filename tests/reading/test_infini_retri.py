@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reading.tiny import QUESTION, TEXT, byte_tokenizer, plain, tiny
-from unspool.errors import ConfigError, InputError
+from unspool.errors import ConfigError, InputError, OverflowPolicyError
 from unspool.extension import extend
 from unspool.reading.answering import token_offsets
 from unspool.reading.infini_retri import (
@@ -282,6 +282,13 @@ def test_dense_asks_about_the_whole_text() -> None:
             extension.select(TEXT[:200], QUESTION)
     assert answer.text == plain(tiny(), f"{TEXT[:200]}\n\n{QUESTION}\nAnswer:", 6)
     assert answer.usage.dropped_tokens == 0
+
+
+def test_a_text_that_a_method_cannot_take_is_refused_before_it_is_read() -> None:
+    told: list[int] = []
+    with opened("dense") as extension, pytest.raises(OverflowPolicyError, match="512 in all"):
+        extension.ask(TEXT, QUESTION, tell=lambda done, total: told.append(done))
+    assert not told
 
 
 def test_a_bounded_method_says_what_it_dropped() -> None:

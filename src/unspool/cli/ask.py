@@ -251,15 +251,19 @@ def _show(answer: Answer, passages: int, max_tokens: int) -> None:
         emit_text(f"\n[{number}] {name}, bytes {span.start:,}-{span.end:,}")
         emit_text("\n".join(f"    {line}" for line in span.text.strip("\n").split("\n")))
     if not answer.evidence:
-        emit_text("\nNothing was read.")
+        emit_text("\nNo passage of the text holds words of the answer or the question.")
     rest = len(answer.evidence) - passages
     if rest > 0:
-        emit_text(f"\n{rest} more passages were read (--passages {passages + rest} quotes them).")
+        more = "passage" if rest == 1 else "passages"
+        emit_text(f"\n{rest} more {more} (--passages {passages + rest} quotes them).")
     usage = answer.usage
+    # A method may have read everything, and given up some of it before it answered.
+    forgot = usage.dropped_tokens and usage.read_tokens >= usage.input_tokens
+    lost = "dropped before the answer" if forgot else "not read"
     emit_text(
         f"\n{human_number(usage.input_tokens)} tokens in the text, "
         f"{human_number(usage.read_tokens)} read, "
-        f"{human_number(usage.dropped_tokens)} of the text not read, "
+        f"{human_number(usage.dropped_tokens)} of the text {lost}, "
         f"{human_number(usage.output_tokens)} written, {human_seconds(usage.seconds)}"
     )
     if usage.output_tokens >= max_tokens:

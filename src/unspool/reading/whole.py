@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from unspool._machine import peak_rss
-from unspool.errors import Unsupported
+from unspool.errors import OverflowPolicyError, Unsupported
 from unspool.reading.answering import token_offsets
 from unspool.reading.long_text import Context, LongText
 from unspool.reading.reader import Reader, begins, encode, frame
@@ -44,7 +44,11 @@ class WholeReader:
         tell: Any = None,
         **options: Any,
     ) -> Answer:
-        """Answer after reading everything."""
+        """Answer after reading everything.
+
+        Raises:
+            OverflowPolicyError: The method cannot take the text.
+        """
         started = time.perf_counter()
         reader, text = Reader(extension), LongText(context)
         before, after = frame(reader.tokenizer, question, template)
@@ -54,6 +58,13 @@ class WholeReader:
             *ids,
             *encode(reader.tokenizer, after),
         ]
+        capacity = extension.capacity
+        if capacity is not None and len(prompt) + max_new_tokens > capacity:
+            raise OverflowPolicyError(
+                f"Text and question have {len(prompt):,} tokens and the answer may have "
+                f"{max_new_tokens:,}; {extension.spec} takes {capacity:,} in all. Choose a method "
+                f"that reads any length: bm25, xl3m, infini-retri, infllm or lm-infinite."
+            )
         stream = extension.stream()
         step = extension.prefill_chunk
         for start in range(0, len(prompt), step):
