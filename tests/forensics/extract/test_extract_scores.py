@@ -274,7 +274,7 @@ def test_scoring_refuses_what_does_not_belong_together() -> None:
 TEXTS = [
     ("a", "The lamp on the north shore burns until the last boat is home, whatever the weather."),
     ("b", "Nobody remembers who lit it first; the last boat is home long before anyone asks why."),
-    ("é", "Ein Käfer läuft über die Straße, und niemand fragt warum; the last boat is home."),
+    ("é", "Der Käfer läuft über die Straße, und niemand fragt warum; the last boat is home."),
 ]
 
 
