@@ -112,7 +112,10 @@ def test_a_second_run_is_answered_from_the_cache(
         (["evaluate", "report", "nowhere", "--heatmap", "length,colour"], "length,colour"),
         (["evaluate", "make", "--task", "passkey/digit", "--out", "x"], "passkey/digits"),
         (["evaluate", "export", "--tasks", "nothing", "--out", "x"], "nothing"),
+        (["evaluate", "export", "--tasks", "passkey", "--out", "file"], "is a file"),
         (["view", "nowhere"], "nowhere"),
+        (["view", "nowhere", "--samples", "0"], "samples"),
+        (["evaluate", "report", "nowhere", "--rule", "half"], "half"),
     ],
 )
 def test_wrong_input_is_told_and_exits_2(
@@ -123,6 +126,7 @@ def test_wrong_input_is_told_and_exits_2(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("text")
     assert cli.run(command) == 2
     out, err = capfd.readouterr()
     assert out == ""

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from unspool._optional import require
-from unspool.errors import InputError, Unsupported
+from unspool.errors import ConfigError, InputError, Unsupported
 from unspool.evaluation import _io
 from unspool.evaluation.fit import Fitter
 from unspool.evaluation.make import ruler
@@ -69,8 +69,11 @@ def export(
         The names of the groups and tasks, as `lm_eval --tasks` takes them.
 
     Raises:
+        ConfigError: `out` is a file.
         Unsupported: A task sends whole conversations, which the harness cannot.
     """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file, and the tasks are written to a folder. Name another.")
     fitter = Fitter(
         name=tokenizer or "no model",
         tokenizer=ruler(tokenizer) if tokenizer is not None else None,

@@ -13,7 +13,7 @@ import orjson
 from unspool.errors import ConfigError, InputError, PathNotFound
 from unspool.evaluation import _io
 from unspool.evaluation.aggregate import Scored, task_summary
-from unspool.evaluation.effective import RULES
+from unspool.evaluation.effective import RULES, threshold_of
 from unspool.evaluation.manifest import read_manifest
 from unspool.evaluation.plan import SAMPLES, items_of
 from unspool.evaluation.spec import LengthLevel, Metric, Response, Sample
@@ -107,6 +107,16 @@ def joined(folder: Path) -> Iterator[tuple[dict[str, Any], Sample, int, Response
             yield record, sample, item.repeat, got.get(item.key)
 
 
+def _registered(name: str, folder: Path) -> Task:
+    try:
+        return task_named(name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"The run in {folder.name} has a task {name!r} that was made in Python and has no name "
+            f"here. Score it there: score_folder(folder, [task])."
+        ) from error
+
+
 def score_folder(
     folder: Path,
     tasks: Sequence[Task] = (),
@@ -124,11 +134,13 @@ def score_folder(
         monotone: See `effective_length`.
         progress: Called with stage, how much is done, of how much.
     """
+    for rule in rules:
+        threshold_of(rule)
     manifest = read_manifest(folder)
     by_name = {task.spec.name: task for task in tasks}
     for name in manifest["tasks"]:
         if name not in by_name:
-            by_name[name] = task_named(name)
+            by_name[name] = _registered(name, folder)
     rows: list[Scored] = []
     planned = 0
     for record, sample, repeat, response in joined(folder):
