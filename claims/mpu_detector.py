@@ -111,7 +111,7 @@ def measure(ctx: Context, arm: Arm) -> Measured:
     """All steps of an arm."""
     wanted = arm.train + arm.held + arm.test + arm.unseen
     candidates = ctx.step(
-        "human", lambda: human_texts(ctx.data("mpu-detector"), wanted * 3 // 2, arm, ctx.seed),
+        "human", lambda: human_texts(ctx.data("mpu-detector"), wanted * 9 // 5, arm, ctx.seed),
         inputs={"wanted": wanted}, prepares=True,
     )  # fmt: skip
     others = []
@@ -272,8 +272,10 @@ def write(part: Sequence[dict[str, Any]], name: str | None, seed: int) -> list[s
 
 def matched(each: dict[str, Any], machine: str, name: str | None) -> dict[str, Any] | None:
     """Both texts as whole sentences of about as many tokens; None if that cannot be."""
-    written_by = sentences_within(machine, each["tokens"], cut=True)
-    human = sentences_within(each["text"], each["tokens"], cut=False)
+    from unspool.forensics.detect.multiscaling import split
+
+    written_by = sentences_within(machine, each["tokens"])
+    human = split(each["text"])
     if len(written_by) < 2 or len(human) < 2 or not machine.isascii():
         return None
     sizes = token_sizes(
@@ -287,13 +289,11 @@ def matched(each: dict[str, Any], machine: str, name: str | None) -> dict[str, A
             "machine": " ".join(written_by), "by": name or "SmolLM2-135M-Instruct"}  # fmt: skip
 
 
-def sentences_within(text: str, tokens: int, *, cut: bool) -> list[str]:
-    """Whole sentences up to a length, two at least; a text that was cut off loses its last one."""
+def sentences_within(text: str, tokens: int) -> list[str]:
+    """Whole sentences up to a length, two at least; the last one was cut off and goes."""
     from unspool.forensics.detect.multiscaling import split
 
-    parts = split(text)
-    if cut:
-        parts = parts[:-1]
+    parts = split(text)[:-1]
     sizes = token_sizes(parts) if parts else []
     kept, total = 0, 0
     for size in sizes:
