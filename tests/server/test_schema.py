@@ -15,6 +15,7 @@ from unspool.server.app import make_app
 from unspool.server.settings import ServerSettings
 
 CONFIG = """
+request-timeout = 120.0
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 303, 401, 403, 404, 409, 422]
 [checks.negative_data_rejection]
@@ -33,11 +34,10 @@ checks.positive_data_acceptance.enabled = false
 def test_every_route_is_described(client: Client) -> None:
     schema = client.get("/openapi.json").json()
     described = {(m, p) for p, methods in schema["paths"].items() for m in methods}
-    operations = ("count", "find", "next", "prob", "cnf", "trace", "document")
+    operations = ("count", "find", "documents", "next", "prob", "cnf", "trace", "document")
     for name in operations:
         assert ("post", f"/v1/indexes/{{index}}/{name}") in described
         assert ("post", f"/v1/indexes/{{index}}/{name}/batch") in described
-    assert ("post", "/v1/indexes/{index}/documents") in described
     for path in ("/v1/chat/completions", "/v1/completions", "/"):
         assert ("post", path) in described
     for path in ("/v1/models", "/healthz", "/metrics"):

@@ -106,6 +106,19 @@ def test_find_batches(client: Client) -> None:
     assert len(client.post("/v1/indexes/main/find", page).json()["hits"]) == 2
 
 
+def test_documents_batches_go_on_at_the_single_address(client: Client) -> None:
+    body = {"queries": ["e", "zebra", "dog"], "limit": 2, "context": 5}
+    first, none, third = client.post("/v1/indexes/main/documents/batch", body).json()["results"]
+    assert none == {"count": 0, "hits": [], "next_cursor": None}
+    assert third["count"] == len(occurrences("dog"))
+    seen = [hit["document"] for hit in first["hits"]]
+    assert len(seen) == 2
+    page: dict[str, Any] = {"query": "e", "limit": 50, "cursor": first["next_cursor"]}
+    seen += [h["document"] for h in client.post("/v1/indexes/main/documents", page).json()["hits"]]
+    assert sorted(seen) == sorted({name for name, _ in occurrences("e")})
+    assert third["next_cursor"] is None or len({n for n, _ in occurrences("dog")}) > 2
+
+
 def test_next_and_prob(client: Client) -> None:
     found = client.post("/v1/indexes/main/next", {"query": "lazy dog"}).json()
     after: dict[str, int] = {}

@@ -130,6 +130,50 @@ def test_several_processes_share_a_port_and_are_replaced(tmp_path: Path) -> None
         assert not _children(process.pid)
 
 
+@pytest.mark.slow
+def test_memory_stays_flat_under_load(tmp_path: Path) -> None:
+    """Anonymous memory of two processes over thousands of searches of every kind, and slow ones."""
+    folder = write_index(tmp_path)
+    with serving("--index", f"main={folder}", "--workers", "2") as (process, address):
+        host, port = address.removeprefix("http://").split(":")
+        halves = [socket.create_connection((host, int(port))) for _ in range(50)]
+        for half in halves:  # clients that never end their request
+            half.sendall(b"POST /v1/indexes/main/count HTTP/1.1\r\nHost: localhost\r\nContent-")
+
+        def ask(rounds: int) -> None:
+            for number in range(rounds):
+                with httpx.Client(base_url=f"{address}/v1/indexes/main", timeout=60) as client:
+                    for _ in range(10):
+                        word = f"{number} of a long"
+                        answers = [
+                            client.post("/count", json={"query": word}),
+                            client.post("/count/batch", json={"queries": ["dog", word] * 50}),
+                            client.post("/find", json={"query": "long", "limit": 20}),
+                            client.post("/next", json={"query": "lazy "}),
+                            client.post("/trace", json={"text": f"a lazy dog {word}"}),
+                            client.post("/find", json={"query": ""}),
+                        ]
+                        codes = [answer.status_code for answer in answers]
+                        assert codes == [200] * 5 + [422]
+
+        ask(10)
+        before = _anonymous(process.pid)
+        ask(60)
+        assert _anonymous(process.pid) - before < 12 << 20
+        for half in halves:
+            half.close()
+
+
+def _anonymous(parent: int) -> int:
+    """Bytes of memory of a process and its children that no file stands behind."""
+    total = 0
+    for process in (parent, *_children(parent)):
+        status = Path(f"/proc/{process}/status").read_text()
+        found = re.search(r"RssAnon:\s+(\d+) kB", status)
+        total += int(found[1]) * 1024 if found else 0
+    return total
+
+
 def _children(parent: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):

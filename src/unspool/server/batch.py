@@ -43,34 +43,51 @@ async def count_batch(request: Request, index: Name, body: schemas.CountBatchReq
 @router.post("/{index}/find/batch", response_model=schemas.FoundBatch)
 async def find_batch(request: Request, index: Name, body: schemas.FindBatchRequest) -> Response:
     """The first hits of each of many queries."""
+    return await _first_pages(request, index, body, documents=False)
+
+
+@router.post("/{index}/documents/batch", response_model=schemas.FoundBatch)
+async def documents_batch(
+    request: Request, index: Name, body: schemas.FindBatchRequest
+) -> Response:
+    """The first hit in each of several documents, of each of many queries."""
+    return await _first_pages(request, index, body, documents=True)
+
+
+async def _first_pages(
+    request: Request, name: str, body: schemas.FindBatchRequest, *, documents: bool
+) -> Response:
+    """The first page of each query; its cursor goes on at the address for one query."""
     check_answer(body.limit, body.context, body.queries)
+    options: dict[str, Any] = {"context": body.context, "order": body.order, "seed": body.seed}
+
+    def first_page(opened: Opened, query: Any, hits: int) -> dict[str, Any]:
+        if documents:  # one more than is shown says whether there is a next page
+            found = opened.index.documents(query, limit=body.limit + 1, **options)
+            more = len(found) > body.limit
+        else:
+            found = opened.index.find(query, limit=body.limit, **options)
+            more = len(found) < hits
+        shown = found[: body.limit]
+        question = [documents, query, body.order, body.seed]
+        cursor = make_cursor(opened.fingerprint, question, len(shown)) if more else None
+        return {"count": hits, "hits": [show_hit(h) for h in shown], "next_cursor": cursor}
 
     def job(opened: Opened) -> dict[str, Any]:
-        ix, results = opened.index, []
-        for query, hits in zip(body.queries, ix.count_batch(body.queries).tolist(), strict=True):
-            shown = ix.find(
-                query, limit=body.limit, context=body.context, order=body.order, seed=body.seed
-            )
-            question = [False, query, body.order, body.seed]
-            cursor = make_cursor(opened.fingerprint, question, len(shown))
-            results.append(
-                {
-                    "count": hits,
-                    "hits": [show_hit(h) for h in shown],
-                    "next_cursor": cursor if len(shown) < hits else None,
-                }
-            )
-        return {"results": results}
+        counts = opened.index.count_batch(body.queries).tolist()
+        pairs = zip(body.queries, counts, strict=True)
+        return {"results": [first_page(opened, query, hits) for query, hits in pairs]}
 
     def estimate(ix: Index) -> float:
+        price = cost.of_documents if documents else cost.of_find
         return sum(
-            cost.of_find(hits, body.limit, body.context, body.order, 0)
+            price(hits, body.limit, body.context, body.order, 0)
             for hits in ix.count_batch(body.queries).tolist()
         )
 
     return reply(
         await service_of(request).search_opened(
-            served_of(request, index), job, lane="slow", estimate=estimate, hint=ORDER_HINT
+            served_of(request, name), job, lane="slow", estimate=estimate, hint=ORDER_HINT
         )
     )
 
