@@ -232,7 +232,7 @@ def _room(reader: Reader, method: InfiniRetri, framed: Framed) -> int:
         raise ConfigError(
             f"infini-retri: {wanted:,} kept tokens, {fixed:,} of the prompt and the larger of a "
             f"chunk ({method.chunk:,}) and the answer ({framed.written:,}) are more than the "
-            f"window, {window:,}. Take a smaller chunk or max_kept."
+            f"window, {window:,}. Take a smaller chunk or max_kept, or ask for a shorter answer."
         )
     return wanted
 
