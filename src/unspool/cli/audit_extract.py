@@ -92,18 +92,20 @@ def pairs(
         documents = list(read_documents(list(paths or ())))
         others = list(read_documents(list(controls))) if controls else []
         loaded = load_stock(model)
-        made = make_pairs(
-            documents,
-            loaded.tokenizer,
-            prefix=prefix,
-            suffix=suffix,
-            stride=stride,
-            shares=shares,
-            limit=limit,
-            dedup=not keep_repeats,
-            seed=seed,
-            controls=others,
-        )
+        with progress("Cutting", unit="documents", quiet=json) as bar:
+            made = make_pairs(
+                documents,
+                loaded.tokenizer,
+                prefix=prefix,
+                suffix=suffix,
+                stride=stride,
+                shares=shares,
+                limit=limit,
+                dedup=not keep_repeats,
+                seed=seed,
+                controls=others,
+                on_progress=lambda done, total: bar.update(done, total=total),
+            )
         save_pairs(made, out, loaded.name)
     counts = {split: len(made.of(split)) for split in ("train", "val", "test", "control")}
     if json:

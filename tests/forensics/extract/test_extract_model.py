@@ -16,6 +16,7 @@ from transformers.generation.logits_process import TopPLogitsWarper
 from tests.backends.tiny import full_logits, model, network, tokenizer
 from unspool.backends.scripted import ScriptedModel
 from unspool.errors import (
+    BackendError,
     ConfigError,
     InputError,
     OverflowPolicyError,
@@ -403,6 +404,23 @@ def test_refuses_what_cannot_be_asked() -> None:
         fit(model(), [Pair("x", "train", (3,))], [Pair("y", "val", (4,))], FEW)
     with pytest.raises(ConfigError, match="at most the"):
         fit(model(), given, pairs(2, "val", 5), replace(FEW, tokens=5000))
+
+
+def test_too_little_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("no more")
+
+    for name, call in (
+        ("unspool.forensics.extract.asking.write", lambda: attack(model(), pairs(2), ASK)),
+        (
+            "unspool.forensics.extract.training.suffix_losses",
+            lambda: fit(model(), pairs(2, "train", 1), pairs(2, "val", 2), FEW),
+        ),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, full)
+            with pytest.raises(BackendError, match="smaller batch"):
+                call()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from unspool.forensics.extract.confidence import scores
 from unspool.forensics.extract.decode import Written, beam, write
 from unspool.forensics.extract.loss import suffix_losses
 from unspool.forensics.extract.pairs import Pair, check_apart, check_tokens
-from unspool.forensics.extract.prompt import SoftPrompt, check_fits, network_of
+from unspool.forensics.extract.prompt import SoftPrompt, check_fits, enough_memory, network_of
 from unspool.forensics.extract.training import window_of
 
 _ROUND = 8
@@ -100,6 +100,7 @@ def attack(
         OverflowPolicyError: Prompt, prefix and suffix are longer than the model's window.
         RunConflict: `out` was begun with other settings, another model or prompt.
         Unsupported: The model is behind an endpoint.
+        BackendError: The device ran out of memory.
     """
     settings = settings or AttackSettings()
     network = network_of(model)
@@ -122,12 +123,15 @@ def attack(
     group = max(1, settings.batch // (settings.samples + 1))
     groups = [pairs[at : at + group] for at in range(0, len(pairs), group)]
     done: dict[str, dict[str, Any]] = {}
-    with resumed(out, _head(model, prompt, reference, settings, length)) as (held, append):
+    head = _head(model, prompt, reference, settings, length)
+    with resumed(out, head) as (held, append):
         done.update((record["id"], record) for record in held)
         for number, chosen in enumerate(groups):
             # A group that was cut is drawn again as a whole, so that rows meet as they did.
             if any(pair.id not in done for pair in chosen):
-                for record in ask(chosen):
+                with enough_memory(head["model"] or "The model"):
+                    records = ask(chosen)
+                for record in records:
                     if record["id"] not in done:
                         append(record)
                         done[record["id"]] = record

@@ -12,7 +12,7 @@ Cost: one pass of the tokenizer over the texts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -75,6 +75,7 @@ def make_pairs(
     dedup: bool = True,
     seed: int = 0,
     controls: Iterable[Document] = (),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PairSet:
     """Cut documents into pairs and split them by document.
 
@@ -89,6 +90,7 @@ def make_pairs(
         dedup: Keep one of several passages with the same prefix.
         seed: Of the split and the limit.
         controls: Texts that the model was never trained on.
+        on_progress: Called with documents done and documents in all.
 
     Raises:
         ConfigError: A setting cannot work.
@@ -106,7 +108,8 @@ def make_pairs(
     splits = _split(given, shares, seed)
     found: dict[Split, list[Pair]] = {split: [] for split in get_args(Split)}
     too_short = 0
-    for document, split in [(d, splits[d.id]) for d in given] + [(d, "control") for d in others]:
+    named = [(d, splits[d.id]) for d in given] + [(d, "control") for d in others]
+    for number, (document, split) in enumerate(named, 1):
         ids = tokenizer(document.text, add_special_tokens=False, verbose=False).input_ids
         starts = range(0, len(ids) - prefix - suffix + 1, step)
         too_short += not len(starts)
@@ -120,6 +123,7 @@ def make_pairs(
                     tuple(ids[middle : middle + suffix]),
                 )
             )
+        on_progress(number, len(named))
     if not any(found.values()):
         raise InputError(
             f"None of {len(given) + len(others)} documents has {prefix + suffix} tokens. Ask for a "

@@ -11,7 +11,8 @@ Cost: m * d numbers. Shapes: m vectors, d channels.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unspool.errors import InputError, PathNotFound, Unsupported
+from unspool.errors import BackendError, InputError, PathNotFound, Unsupported
 
 _CONFIG, _WEIGHTS, _OURS = "adapter_config.json", "adapter_model.safetensors", "unspool.json"
 
@@ -136,6 +137,22 @@ def network_of(model: Any) -> Any:
         f"{getattr(model, 'name', type(model).__name__)} cannot be given a prompt of vectors or "
         f"sampled with its losses. Load the model here, or use 'unspool audit extract recite'."
     )
+
+
+@contextmanager
+def enough_memory(name: str) -> Iterator[None]:
+    """Say what to do where the device's memory is too small.
+
+    Raises:
+        BackendError: It is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BackendError(
+            f"{name} ran out of memory. Ask for a smaller batch; what is finished is kept where "
+            f"there is an output."
+        ) from error
 
 
 def check_fits(network: Any, vectors: Tensor) -> None:

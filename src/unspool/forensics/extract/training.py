@@ -26,7 +26,7 @@ from unspool._overflow import fit as check_room
 from unspool.errors import ConfigError, InputError, RunConflict
 from unspool.forensics.extract.loss import Losses, smoothed, suffix_losses
 from unspool.forensics.extract.pairs import Pair, check_apart, check_tokens
-from unspool.forensics.extract.prompt import SoftPrompt, network_of
+from unspool.forensics.extract.prompt import SoftPrompt, enough_memory, network_of
 
 _STATE = "state.safetensors"
 
@@ -94,6 +94,7 @@ def fit(
         OverflowPolicyError: Prompt and pair are longer than the model's window.
         RunConflict: `out` holds a run with other settings, pairs or model.
         Unsupported: The model is behind an endpoint.
+        BackendError: The device ran out of memory.
     """
     settings = settings or FitSettings()
     network = network_of(model)
@@ -117,7 +118,7 @@ def fit(
         "val": sorted(pair.key for pair in val),
     }
     place = None if out is None else Path(out)
-    with _frozen(network):
+    with _frozen(network), enough_memory(name or "The model"):
         if place is not None:
             _resume(run, place, plan)
         while not run.ended:
