@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from cyclopts import App
 
+from unspool._optional import require
 from unspool.cli._output import (
     emit_json,
     emit_table,
@@ -179,6 +180,7 @@ def fit(
         force: Validate with prefixes that it is trained on.
         json: Print one JSON object an epoch.
     """
+    require("torch", extra="read", purpose="Training a prompt")
     from unspool.cli._models import load_stock
     from unspool.forensics.extract import FitSettings
     from unspool.forensics.extract import fit as train
@@ -268,6 +270,7 @@ def run(
     """
     import time
 
+    require("torch", extra="read", purpose="Asking a model")
     from unspool.cli._models import load_stock
     from unspool.forensics.extract import AttackSettings, SoftPrompt, attack
     from unspool.forensics.extract.pairs import load_pairs
