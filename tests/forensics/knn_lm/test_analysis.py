@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import random
 import warnings
@@ -320,10 +322,13 @@ def test_features_are_the_last_state_before_the_output_layer() -> None:
 
 
 def test_a_sheet_is_blinded_and_its_marks_come_home() -> None:
-    items = [(f"begin {i}", f"=lm {i}", f"mix, {i}\n") for i in range(12)]
+    items = [(f"begin {i}", f"=lm {i}", f"mix, {i}\r\n") for i in range(12)]
     sheet = make_sheet(items, seed=1)
     assert set(sheet.key.values()) == {"lm", "mix"}
     assert "'=lm" in sheet.table
+    rows = list(csv.reader(io.StringIO(sheet.table)))
+    assert [len(row) for row in rows] == [5] * 13
+    assert "\r" not in sheet.table
     lines = []
     for i in range(12):  # a judge who always likes the mixture
         lines.append(f"{i},x,x,x,{'A' if sheet.key[str(i)] == 'mix' else 'b'}")

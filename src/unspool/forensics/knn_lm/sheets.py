@@ -62,7 +62,7 @@ def make_sheet(
     """
     swapped = np.random.default_rng(seed).random(len(items)) < 0.5
     out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
+    table = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
     table.writerow(COLUMNS)
     key = {}
     for number, ((beginning, first, second), swap) in enumerate(zip(items, swapped, strict=True)):
@@ -128,5 +128,6 @@ def fleiss(marks: Sequence[Sequence[str]]) -> float:
 
 
 def _cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    """A cell that no spreadsheet takes for a formula; control characters by their numbers."""
+    shown = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown
