@@ -2,7 +2,8 @@
 
 What: `topic_retrieval` is a record of a conversation over many topics and asks for the first,
 second or third; `summary` gives a text and asks for a summary of a stated length, its reference
-being the first sentence of every paragraph. Metrics are those of the release.
+being the first sentences of its paragraphs, of every second, third ... one where they are many, so
+that the reference fits the answer. Metrics are those of the release.
 Source: An et al. (2023), sections 3.1 (topic retrieval, after LongChat) and 4.1 (lengths).
 Differs from the data: topics are titles of documents with pieces of their text; references of
 `summary` are extracted, so ROUGE says how much of the lead sentences an answer holds and no more.
@@ -40,6 +41,8 @@ LEVELS = tuple(LengthLevel("tokens", n) for n in (1024, 2048, 4096, 8192))
 _ORDINALS = ("first", "second", "third")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _NATURAL = 8
+_LONGEST_LEAD, _LONGEST_REFERENCE = 80, 256
+"""Words of a first sentence, and of a reference: what a release's limit of new tokens holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +115,12 @@ class SummaryTask(Task):
     ) -> Iterator[Sample]:
         """See `Task.samples`; `source.path` holds texts."""
         name = level.name if level else "all"
-        pool = paragraphs(texts(source))
+        pool = [p for p in paragraphs(texts(source)) if len(_lead(p).split()) <= _LONGEST_LEAD]
         if len(pool) < 3:
-            raise InputError(f"The texts hold {len(pool)} paragraphs; a summary needs 3.")
+            raise InputError(
+                f"The texts hold {len(pool)} paragraphs that begin with a sentence of at most "
+                f"{_LONGEST_LEAD} words; a summary needs 3."
+            )
         for i in range(n):
             draw = random.Random(f"{seed}:{self.spec.name}:{name}:{i}")
             start = draw.randrange(len(pool))
@@ -154,8 +160,17 @@ def _conversation(topics: list[tuple[str, str]]) -> str:
     )
 
 
+def _lead(paragraph: str) -> str:
+    return str(_SENTENCE_END.split(paragraph)[0])
+
+
 def _leads(shown: list[str]) -> str:
-    return " ".join(_SENTENCE_END.split(text)[0] for text in shown)
+    """First sentences of paragraphs, evenly, as many as fit the longest reference."""
+    leads = [_lead(text) for text in shown]
+    step = 1
+    while sum(len(lead.split()) for lead in leads[::step]) > _LONGEST_REFERENCE:
+        step += 1
+    return " ".join(leads[::step])
 
 
 def _most(render: Callable[[int], str], high: int, level: LengthLevel | None, size: Sizer) -> int:
@@ -194,6 +209,7 @@ TWIN_TASKS: dict[str, Task] = {
         spec=_spec("topic_retrieval", "closed", _TOPIC, 64), metric=_TOPIC
     ),
     "summary": SummaryTask(
-        spec=_spec("summary", "open", _SUMMARY, MAX_NEW_TOKENS), metric=_SUMMARY
+        spec=replace(_spec("summary", "open", _SUMMARY, MAX_NEW_TOKENS), version=2),
+        metric=_SUMMARY,
     ),
 }
