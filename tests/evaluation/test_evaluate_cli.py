@@ -134,6 +134,33 @@ def test_wrong_input_is_told_and_exits_2(
     assert "Traceback" not in err
 
 
+def test_options_of_a_metric_are_used_and_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "lcc.jsonl"
+    line = {
+        "pred": "c)beb=== db=a  )a=ed",
+        "answers": [")bfaaa(a d a(d==(dfd"],
+        "all_classes": None,
+    }
+    file.write_text(json.dumps({**line, "length": 9}) + "\n")
+    command = ["evaluate", "score", "--task", "longbench/lcc", "--predictions", str(file)]
+    scores = []
+    for options in ([], ["--metric", "ratio=difflib"], ["--metric", "ratio=levenshtein"]):
+        assert cli.run([*command, *options]) == 0
+        out = capfd.readouterr().out
+        assert ("levenshtein" in out) == ("ratio=levenshtein" in options)
+        scores.append(float(out.split("score ")[-1]))
+    assert scores == [30.0, 30.0, 40.0]
+    for wrong, said in (
+        ("ratio=half", "difflib, levenshtein; got 'half'"),
+        ("recursion_limit=-1", "a whole number, none; got '-1'"),
+        ("colour=red", "no option 'colour'. It has ratio, recursion_limit, first_line"),
+    ):
+        assert cli.run([*command, "--metric", wrong]) == 2
+        assert said in " ".join(capfd.readouterr().err.split())
+
+
 def test_an_empty_file_of_predictions_is_an_error(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

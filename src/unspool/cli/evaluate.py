@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from unspool.cli._evaluate import bars, show_levels, show_plan, show_report
+from unspool.cli._evaluate_metric import with_metric
 from unspool.cli._evaluate_setup import (
     SampleOptions,
     cache_file,
@@ -163,6 +164,7 @@ def score(
     *,
     task: str | None = None,
     predictions: Path | None = None,
+    metric: str | None = None,
     judge: str | None = None,
     endpoint: str | None = None,
     judge_version: int = 1,
@@ -180,6 +182,8 @@ def score(
         predictions: A file as the original release writes it, or lines of 'evaluate make' with the
             answer under "prediction". With a judge: a summary, or the summary.json of 'unspool
             summarize --out' (booookscore).
+        metric: Options of the task's metric, such as ratio=levenshtein for code or
+            recursion_limit=none for ROUGE; what was used is printed. Default: the release's.
         judge: The model that judges, as --model of 'evaluate run' takes it: the coherence of
             summaries (--task booookscore), or answers beside others (--task l-eval).
         endpoint: The judge is served here; --judge is the name that it is served by.
@@ -230,7 +234,7 @@ def score(
     from unspool.evaluation.tasks import task as task_named
 
     assert predictions is not None
-    found = score_predictions(task_named(task), predictions)
+    found = score_predictions(with_metric(task_named(task), metric), predictions)
     if json:
         emit_json(found)
         return
