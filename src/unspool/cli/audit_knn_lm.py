@@ -8,17 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App
 
+from unspool.cli import _knn_lm as shared
 from unspool.cli._args import MAY_BE_DASH
-from unspool.cli._knn_lm import (
-    TUNED,
-    mixture_of,
-    opened,
-    reading_of,
-    show,
-    stages,
-    tokens_of,
-    write,
-)
 from unspool.cli._models import load_stock
 from unspool.cli._output import (
     emit_json,
@@ -84,11 +75,11 @@ def build(
     from unspool.forensics.knn_lm.states import locate
 
     loaded = load_stock(model)
-    tokens = tokens_of(loaded, texts, text_field)
+    tokens = shared.tokens_of(loaded, texts, text_field)
     settings = StoreSettings(
         layer=layer,
         dtype=dtype,
-        reading=reading_of(loaded, tokens, window, stride),
+        reading=shared.reading_of(loaded, tokens, window, stride),
         metric=metric,
         index=index,
     )
@@ -104,7 +95,7 @@ def build(
             f"{planned.compared:,} keys."
         )
     started = time.perf_counter()
-    with stages(json) as tell:
+    with shared.stages(json) as tell:
         store = build_store(
             loaded.model,
             loaded.tokenizer,
@@ -159,9 +150,9 @@ def tune(
     from unspool.forensics.knn_lm.tune import LAMBDAS
     from unspool.index._files import canonical, storage, write_atomic
 
-    loaded, retriever = opened(store, model, probes)
-    tokens = tokens_of(loaded, texts, text_field)
-    with stages(json) as tell:
+    loaded, retriever = shared.opened(store, model, probes)
+    tokens = shared.tokens_of(loaded, texts, text_field)
+    with shared.stages(json) as tell:
         hits = record_hits(
             loaded.model,
             retriever,
@@ -173,7 +164,7 @@ def tune(
         )
     found = search(hits, lam=lam or LAMBDAS, temperature=temperature, buckets=steps)
     with storage(store):
-        write_atomic(store / TUNED, [canonical(found.mixture.to_json())])
+        write_atomic(store / shared.TUNED, [canonical(found.mixture.to_json())])
     if json:
         emit_json(found)
         return
@@ -185,7 +176,7 @@ def tune(
     )
     message(
         f"{found.tokens:,} tokens: perplexity {found.perplexity_lm:.3f} without the datastore, "
-        f"{found.perplexity:.3f} with it. The setting is kept in {store / TUNED}."
+        f"{found.perplexity:.3f} with it. The setting is kept in {store / shared.TUNED}."
     )
 
 
@@ -219,11 +210,11 @@ def evaluate(
     """
     from unspool.forensics.knn_lm import evaluate as measure
 
-    loaded, retriever = opened(store, model, probes)
-    tokens = tokens_of(loaded, texts, text_field)
-    mixture = mixture_of(store, k, lam, temperature)
+    loaded, retriever = shared.opened(store, model, probes)
+    tokens = shared.tokens_of(loaded, texts, text_field)
+    mixture = shared.mixture_of(store, k, lam, temperature)
     started = time.perf_counter()
-    with stages(json) as tell:
+    with shared.stages(json) as tell:
         found = measure(
             loaded.model,
             loaded.tokenizer,
@@ -234,7 +225,7 @@ def evaluate(
             name=loaded.name,
             progress=tell,
         )
-    show(found, None, out, json, time.perf_counter() - started)
+    shared.show(found, None, out, json, time.perf_counter() - started)
 
 
 @app.command
@@ -276,8 +267,8 @@ def generate(
 
     if new < 1 or not 0 <= top_p <= 1:
         raise ConfigError(f"--new must be >= 1 and --top-p between 0 and 1, got {new} and {top_p}.")
-    loaded, retriever = opened(store, model, probes)
-    mixture = mixture_of(store, k, lam, temperature)
+    loaded, retriever = shared.opened(store, model, probes)
+    mixture = shared.mixture_of(store, k, lam, temperature)
     tokens = encode(loaded.tokenizer, [prompt, "a a"])  # the second lets one token be a prompt
     ids = tokens.document(0)
     if not len(ids):
@@ -351,12 +342,12 @@ def analyse(
     from unspool.index._files import canonical
 
     continuing = knn_lm.Continuing(n=prefixes, prefix=prefix, new=new, top_p=top_p, seeds=seeds)
-    loaded, retriever = opened(store, model, probes)
-    tokens = tokens_of(loaded, texts, text_field)
+    loaded, retriever = shared.opened(store, model, probes)
+    tokens = shared.tokens_of(loaded, texts, text_field)
     cut_prompts(tokens, continuing)  # too little text is said before anything is read
-    mixture = mixture_of(store, k, lam, temperature)
+    mixture = shared.mixture_of(store, k, lam, temperature)
     started = time.perf_counter()
-    with stages(json) as tell:
+    with shared.stages(json) as tell:
         found = knn_lm.evaluate(
             loaded.model,
             loaded.tokenizer,
@@ -381,8 +372,8 @@ def analyse(
     first = [written.prompts.prefixes, *written.written[:, 0]]
     spelt = [[str(loaded.tokenizer.decode(row)) for row in rows.tolist()] for rows in first]
     sheet = knn_lm.make_sheet(list(zip(*spelt, strict=True)))
-    write(out, {"sheet.csv": sheet.table.encode(), "sheet-key.json": canonical(sheet.key)})
-    show(found, judged, out, json, time.perf_counter() - started)
+    shared.write(out, {"sheet.csv": sheet.table.encode(), "sheet-key.json": canonical(sheet.key)})
+    shared.show(found, judged, out, json, time.perf_counter() - started)
 
 
 @app.command(usage="Usage: unspool audit knn-lm score [OPTIONS] SHEET…")
@@ -394,7 +385,7 @@ def score(*sheets: Path, key: Path, json: bool = False) -> None:
         key: The sheet-key.json beside the empty sheet.
         json: Print one JSON object.
     """
-    found = scored(sheets, key)
+    found = shared.scored(sheets, key)
     if json:
         emit_json(found)
         return
