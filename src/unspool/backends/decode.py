@@ -251,7 +251,9 @@ def _try(step: DecodeStep, forward: Callable[..., Any]) -> None:
         found = step(ids[:, -1:], caches[1]).float()
     apart = float((found - expected).norm() / expected.norm())
     half = facts.dtype in (torch.float16, torch.bfloat16)
-    bound = 0.1 if step.weights == "int8" else 0.03 if half else 1e-4
+    # Eight bits alone part random tokens by 0.01 (SmolLM2-135M) to 0.1 (Gemma-3-270M, whose step
+    # with the same weights agrees to 2e-6); a part that is missing or misread, by far more.
+    bound = 0.15 if step.weights == "int8" else 0.03 if half else 1e-4
     if not apart <= bound:
         raise Unsupported(
             f"{facts.name} gives other logits through the decode step (relative difference "
