@@ -367,6 +367,8 @@ def _caution(folder: Path, settings: TrainSettings, facts: dict[str, Any]) -> No
         day = orjson.loads((folder / "run.json").read_bytes())["calibrated"]
     except (OSError, KeyError, TypeError, orjson.JSONDecodeError):
         day = "on an unknown day"
+    for note in facts["notes"]:
+        message(f"note: {note}")
     machines = ", ".join(sorted(facts["sources"]["machine"]))
     message(
         f"Calibrated {day} on texts of: {machines}; bounds are set for "
