@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +281,32 @@ def test_the_ids_before_a_text_are_found() -> None:
     assert prefix_of(tiny.tokenizer()) == ()
     tokens = joined([[5, 6, 7]], prefix=(1,))
     assert tokens.windows(Reading(window=2, stride=1)) == [(0, 0, 0, 2), (0, 1, 2, 3)]
+
+
+@pytest.mark.slow
+def test_a_build_that_is_killed_outright_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    whole = models.store(tmp_path / "whole").folder
+    script = f"""
+import os, signal
+from pathlib import Path
+from tests.backends import tiny
+from tests.forensics.knn_lm import models
+from unspool.forensics.knn_lm import StoreSettings, build_store, columns
+
+columns._EVERY = 0.0
+def kill(done, total, stage):
+    if done >= 60:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+build_store(models.network(), tiny.tokenizer(), models.tokens(), Path({str(tmp_path / "s")!r}),
+            StoreSettings(reading=models.READING), budget=64, on_progress=kill)
+"""
+    root = Path(__file__).resolve().parents[3]
+    run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    assert not (tmp_path / "s" / "done.json").exists()
+    assert json.loads((tmp_path / "s" / "progress.json").read_text())["rows"] > 0
+    build_store(models.network(), tiny.tokenizer(), models.tokens(), tmp_path / "s",
+                StoreSettings(reading=READING), budget=64)  # fmt: skip
+    for name in ("keys.bin", "values.bin", "plan.json", "done.json"):
+        assert (tmp_path / "s" / name).read_bytes() == (whole / name).read_bytes()
