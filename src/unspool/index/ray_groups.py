@@ -145,7 +145,7 @@ class RayGroups:
         """See `remote.Groups`."""
         self._owner = False
         with contextlib.suppress(Exception):  # the cluster may be gone already
-            self._serve.delete(self.app, _blocking=False)
+            _delete(self.app)
 
     def _send(self, group: int, name: str, args: Sequence[Any]) -> Any:
         return self._handles[group].remote(name, list(args), seconds_left())
@@ -207,7 +207,7 @@ def connect() -> Any:
     from ray import serve
 
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="WARNING")
     serve.start(proxy_location="Disabled")
     return ray
 
@@ -244,15 +244,27 @@ def _deploy(app: str, places: Sequence[tuple[Any, ...]], options: dict[str, Any]
     try:
         serve.run(front, name=app, route_prefix=None)
     except RuntimeError as error:
-        raise _failed(str(error)) from error
+        raise _failed(app, str(error)) from error
 
 
-def _failed(message: str) -> BackendError:
-    gist = (message.strip().splitlines() or ["it says no more."])[-1]
+def _failed(app: str, message: str) -> BackendError:
+    """What the cluster says of an application that did not come up, the last line of it."""
+    found = _application(app)
+    told = [part.message for part in found.deployments.values()] if found is not None else []
+    lines = [line for each in (message, *told) for line in each.splitlines() if line.strip()]
+    gist = lines[-1].strip() if lines else "it says no more."
+    with contextlib.suppress(Exception):  # nothing is left of it, then
+        _delete(app)
     return BackendError(
         f"The Ray cluster could not open the index: {gist} Every node must see the directories "
         "under the same path."
     )
+
+
+def _delete(app: str) -> None:
+    from ray import serve
+
+    serve.delete(app, _blocking=False)
 
 
 def _running(application: Any, group: int) -> int:
@@ -278,7 +290,7 @@ def _wait(app: str, groups: int) -> None:
     while True:
         found = _application(app)
         if found is None or found.status == "DEPLOY_FAILED":
-            raise _failed("it vanished." if found is None else str(found.message))
+            raise _failed(app, "it vanished." if found is None else str(found.message))
         if all(_running(found, group) for group in range(groups)):
             return
         time.sleep(0.2)
