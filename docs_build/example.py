@@ -55,17 +55,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def folders(root: Path) -> dict[str, tuple[Path, Path | None]]:
     """Pages by name: a run folder, and the run that it is compared with."""
-    past = {
-        method: small_model_past_window.folder_of(root / CLAIMS[2], method) for method in METHODS
-    }
-    first = past[METHODS[0]]
+    plain, gemma = root / CLAIMS[0] / "run", root / CLAIMS[1]
+    past = [small_model_past_window.folder_of(root / CLAIMS[2], method) for method in METHODS]
+    found = next((f for f in (gemma / "run", gemma / "run-cpu") if f.exists()), gemma / "run")
     return {
-        "smollm2-135m": (root / CLAIMS[0] / "run", None),
-        "gemma-3-270m": (root / CLAIMS[1] / "run", None),
-        **{
-            f"past-window-{place.name}": (place, None if place == first else first)
-            for place in past.values()
-        },
+        "smollm2-135m": (plain, None),
+        "gemma-3-270m": (found, None),
+        # Beside the model as it is, on the samples that fit its window.
+        **{f"past-window-{place.name}": (place, plain) for place in past},
     }
 
 
