@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from unspool.errors import ConfigError, InputError
 from unspool.forensics.knn_lm.hits import Retriever
 from unspool.forensics.knn_lm.mixture import Mixture, log_knn, mix, weight_of
+from unspool.forensics.knn_lm.read import last_only
 from unspool.forensics.knn_lm.states import Capture, locate
 from unspool.forensics.knn_lm.windows import Ids, Tokens
 
@@ -154,6 +155,7 @@ def continue_texts(
     known = np.concatenate([_ahead(before, len(prefixes)), prefixes], axis=1)
     written = np.zeros((len(prefixes), new), dtype=np.int32)
     cache: Any = None
+    keep = last_only(model)
     fed = torch.from_numpy(known.astype(np.int64)).to(model.device)
     capture = Capture(locate(model, retriever.layer)) if retriever is not None else None
     with torch.inference_mode():
@@ -161,7 +163,7 @@ def continue_texts(
             capture.__enter__()
         try:
             for step in range(new):
-                out = model(fed, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                out = model(fed, past_key_values=cache, use_cache=True, **keep)
                 cache = out.past_key_values
                 said = torch.log_softmax(out.logits[:, -1].float(), dim=-1)
                 if retriever is not None and capture is not None:

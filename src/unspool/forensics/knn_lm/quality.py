@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unspool.forensics.knn_lm.read import last_only
 from unspool.forensics.knn_lm.states import Capture, Place
 
 _WORD = re.compile(r"\w+")
@@ -89,12 +90,12 @@ def features(
     import torch
 
     head = Place("the output layer", model.get_output_embeddings(), "ffn_input")
-    found = []
+    found, keep = [], last_only(model)
     with torch.inference_mode(), Capture(head) as capture:
         for start in range(0, len(rows), batch):
             some = rows[start : start + batch].astype(np.int64)
             ahead = np.tile(np.asarray(before, dtype=np.int64), (len(some), 1))
             ids = torch.from_numpy(np.concatenate([ahead, some], axis=1)).to(model.device)
-            model(ids, use_cache=False, logits_to_keep=1)
+            model(ids, use_cache=False, **keep)
             found.append(capture.take(len(some))[:, -1].cpu().numpy())
     return np.concatenate(found)

@@ -57,6 +57,12 @@ def check_window(model: Any, tokens: Tokens, window: int) -> None:
         )
 
 
+def last_only(model: Any) -> dict[str, int]:
+    """What makes a model give the logits of the last position alone, where it can."""
+    known = inspect.signature(model.forward).parameters
+    return {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+
+
 def batches(windows: Sequence[Window], budget: int) -> Iterator[list[Window]]:
     """Neighbouring windows of similar length, at most `budget` tokens with padding."""
     held: list[Window] = []
@@ -97,9 +103,7 @@ def read(
     """
     import torch
 
-    keep: dict[str, Any] = {}
-    if not logits and "logits_to_keep" in inspect.signature(model.forward).parameters:
-        keep = {"logits_to_keep": 1}
+    keep = {} if logits else last_only(model)
     ahead, done = len(tokens.prefix), 0
     for batch in batches(windows, budget):
         longest = max(w.end - w.start for w in batch)
