@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 680, 260, 62, 12, 14, 46
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 680, 270, 62, 12, 28, 46
 # Okabe and Ito (2008): told apart with any colour vision; dashes tell them apart without any.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "4 2", "1 2")
@@ -63,7 +63,7 @@ def curves(lines: Sequence[Line], x_title: str, y_title: str) -> str:
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashed}/>'
         )
     parts.append(_text((_LEFT + _WIDTH) / 2, _HEIGHT - 8, x_title, "middle"))
-    parts.append(_text(_LEFT, _TOP - 3, y_title, "start"))
+    parts.append(_text(_LEFT, 12, y_title, "start"))
     legend = " · ".join(_named(n, line.name) for n, line in enumerate(drawn))
     return f'<div class="x">{"".join(parts)}</svg></div><p class="note">{legend}</p>'
 

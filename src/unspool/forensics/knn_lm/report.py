@@ -124,7 +124,7 @@ def _groups(split: TokenSplit) -> str:
         ("kind of token", split.by_kind),
         ("place in the document", split.by_position),
     )
-    return "".join(_group_table(title, groups) for title, groups in parts if groups)
+    return "<br>".join(_group_table(title, groups) for title, groups in parts if groups)
 
 
 def _group_table(title: str, groups: tuple[Group, ...]) -> str:
@@ -138,12 +138,11 @@ def _group_table(title: str, groups: tuple[Group, ...]) -> str:
 
 
 def _weights(split: TokenSplit) -> str:
-    return table(
-        ["λ", "perplexity", "tokens hurt"],
-        [
-            (f"{row['lam']:g}", f"{row['perplexity']:.2f}", percent(row["share_hurt"]))
-            for row in split.by_weight
-        ],
+    rows = [(f"{row['lam']:g}", f"{row['perplexity']:.2f}") for row in split.by_weight]
+    return (
+        table(["λ", "perplexity"], rows)
+        + '<p class="note">Which tokens are hurt does not hang on the weight: those that p_kNN '
+        "finds less likely than the model does.</p>"
     )
 
 

@@ -84,7 +84,7 @@ class TokenSplit:
     by_kind: tuple[Group, ...]
     by_position: tuple[Group, ...]
     by_weight: tuple[dict[str, float], ...]
-    """For each λ: perplexity and share of tokens hurt."""
+    """For each λ: perplexity and share of tokens hurt, which is the same for all above 0."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
