@@ -63,7 +63,7 @@ class Sizes:
 ARMS = {
     "cpu": Sizes(),
     "gpu": Sizes(hidden=384, layers=6, vocabulary=8192, base_tokens=2_000_000, base_batch=32,
-                 rate=5e-4, batch=16, train=1200, val=200, test=600, controls=300, prefix=50,
+                 rate=5e-4, batch=16, train=2000, val=200, test=500, controls=250, prefix=50,
                  suffix=50, document_words=90, tokens=100, lr=3e-3, epochs=10, samples=32,
                  rows=2112),
 }  # fmt: skip
@@ -96,8 +96,8 @@ CLAIM = Claim(
         "suffixes of 20 tokens; 120 pairs train 20 vectors, 30 validate, 200 test, 100 controls; "
         "10 samples, top-p 0.7, temperature 0.8; 3 seeds of prompt and samples; the early stop "
         "allows errors at a tenth of the prefixes; intervals by paired bootstrap over prefixes. "
-        "With budget gpu: 6 layers of 384 channels on 2 million tokens, 2,000 documents of 90 "
-        "words, 50 and 50 tokens, 1,200 pairs train 100 vectors, 600 test, 300 controls, 32 "
+        "With budget gpu: 6 layers of 384 channels on 2 million tokens, 2,700 documents of 90 "
+        "words, 50 and 50 tokens, 2,000 pairs train 100 vectors, 500 test, 250 controls, 32 "
         "samples."
     ),
     packages=("torch", "transformers", "tokenizers"),
