@@ -70,7 +70,8 @@ def export(
 
     Raises:
         ConfigError: `out` is a file.
-        Unsupported: A task sends whole conversations, which the harness cannot.
+        Unsupported: A task sends whole conversations, or ranks answers by token, which the harness
+            cannot.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file, and the tasks are written to a folder. Name another.")
@@ -121,6 +122,11 @@ def _rows(
             raise Unsupported(
                 f"{task.spec.name} sends conversations or a system message, which an exported "
                 f"task cannot. Run it with 'unspool evaluate run'."
+            )
+        if request.continuations and getattr(task.metric, "ranks_by_token", False):
+            raise Unsupported(
+                f"{task.spec.name} ranks answers by log-probability a token, and the harness does "
+                f"not tell how many tokens an answer has. Run it with 'unspool evaluate run'."
             )
         right = [i for i, each in enumerate(request.continuations) if each in sample.references]
         rows.append(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from unspool.evaluation.spec import Response, Sample
 from unspool.evaluation.tasks.long_icl.facts import (
@@ -152,6 +152,8 @@ class Icl:
     """The metric of one data set, or of any labelled data (`label`)."""
 
     name: str
+    ranks_by_token: ClassVar[bool] = True
+    """Choices are ranked by log-probability a token, which takes the tokens of each."""
 
     @property
     def id(self) -> str:
