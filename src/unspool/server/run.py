@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -233,7 +234,16 @@ class _Parent:
 
 def _child(settings: ServerSettings, served: Served, listening: socket.socket) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _work(settings, served, listening, announce=False)
+
+
+def _end_with_parent() -> None:
+    """End in order when the parent is gone without having said so, as when it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
