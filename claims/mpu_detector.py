@@ -51,8 +51,8 @@ class Arm:
 
 ARMS = {
     "cpu": Arm(),
-    "gpu": Arm(train=6000, held=300, test=1000, unseen=400, recipes=("ce", "ms", "pu", "both"),
-               seeds=5, epochs=1, batch=32, at_once=512),
+    "gpu": Arm(train=4000, held=250, test=800, unseen=300, recipes=("ce", "ms", "pu", "both"),
+               seeds=5, epochs=1, batch=32, at_once=1024),
 }  # fmt: skip
 ARMS["full"] = ARMS["gpu"]
 RECIPES: dict[str, dict[str, Any]] = {

@@ -185,16 +185,14 @@ def _notes(
     """What a user should know before trusting the result."""
     notes = []
     if settings.lam:
-        views = [_view(settings, 0, i, e.text) for i, e in enumerate(prepared.examples)]
-        sizes = [len(t.windows[0]) for t in encoder.tokens(views, "truncate")]
-        pairs = [(e.label, n) for e, n in zip(prepared.examples, sizes, strict=True)]
-        if not any(y == MACHINE and n < settings.len_threshold for y, n in pairs):
+        short, long = _in_term(prepared.examples, encoder, settings)
+        if not short:
             notes.append(
                 f"No machine text is shorter than {settings.len_threshold} tokens, so the "
                 "positive-unlabelled term has nothing unlabelled. Add short texts, delete more "
                 "sentences, or raise len_threshold."
             )
-        if not any(y == HUMAN and n >= settings.len_threshold for y, n in pairs):
+        if not long:
             notes.append(
                 f"No human text has {settings.len_threshold} tokens, so the positive-unlabelled "
                 "term has no positives. Add longer texts, or lower len_threshold."
@@ -206,6 +204,23 @@ def _notes(
             "on them says too much."
         )
     return notes
+
+
+def _in_term(
+    examples: Sequence[Example], encoder: Encoder, settings: TrainSettings
+) -> tuple[bool, bool]:
+    """Whether the first pass has short machine texts, and long human ones."""
+    short = long = False
+    for start in range(0, len(examples), 256):
+        some = examples[start : start + 256]
+        views = [_view(settings, 0, start + i, e.text) for i, e in enumerate(some)]
+        for example, tokens in zip(some, encoder.tokens(views, "truncate"), strict=True):
+            is_long = len(tokens.windows[0]) >= settings.len_threshold
+            short |= example.label == MACHINE and not is_long
+            long |= example.label == HUMAN and is_long
+        if short and long:
+            break
+    return short, long
 
 
 def _facts(
