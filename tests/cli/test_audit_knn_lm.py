@@ -145,3 +145,23 @@ def test_wrong_input_is_explained(
     assert said in err
     assert "Traceback" not in err
     assert out == ""
+
+
+@pytest.mark.slow
+def test_an_index_of_tokens_may_stand_in_place_of_a_datastore(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    index = str(tmp_path / "i")
+    line = ["index", "build", str(folder / "train.jsonl"), "--out", index, "--tier", "sa"]
+    line += ["--alphabet", f"tokenizer:{folder / 'model' / 'tokenizer.json'}", "--workers", "1"]
+    assert cli.run([*line, "--memory", "256MiB"]) == 0
+    capfd.readouterr()
+    text = str(folder / "tune.txt")
+    assert run(folder, "tune", index, text, "--out", str(tmp_path / "t"), "--json") == 0
+    tuned = json.loads(capfd.readouterr().out)
+    assert tuned["perplexity"] < tuned["perplexity_lm"]
+    assert run(folder, "eval", index, text, "--out", str(tmp_path / "e"), "--json") == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["ppl_mix"] == pytest.approx(tuned["perplexity"])
+    assert found["shared"] is None
+    assert cli.run(["index", "verify", index]) == 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unspool.forensics.knn_lm import Mixture
     from unspool.forensics.knn_lm.analyse import Evaluation
     from unspool.forensics.knn_lm.sheets import Verdict
-    from unspool.forensics.knn_lm.windows import Tokens
+    from unspool.forensics.knn_lm.windows import Reading, Tokens
 
 TUNED = "tuned.json"
 """In a datastore's folder: the setting that tuning found."""
@@ -47,11 +47,13 @@ def tokens_of(loaded: Any, texts: tuple[str, ...], text_field: str) -> Tokens:
     return encode(loaded.tokenizer, (document.text for document in documents))
 
 
-def reading_of(loaded: Any, tokens: Tokens, window: int | None, stride: int | None) -> Any:
+def reading_of(loaded: Any, window: int | None, stride: int | None) -> Reading:
     """Windows as they were asked for, or as the model allows."""
     from unspool.forensics.knn_lm import Reading
+    from unspool.forensics.knn_lm.windows import prefix_of
 
-    limit = 1024 if loaded.window is None else min(1024, loaded.window - len(tokens.prefix))
+    ahead = len(prefix_of(loaded.tokenizer))
+    limit = 1024 if loaded.window is None else min(1024, loaded.window - ahead)
     wide = limit if window is None else window
     return Reading(window=wide, stride=max(1, wide // 2) if stride is None else stride)
 
@@ -70,7 +72,8 @@ def opened(store: Path, model: str | None, probes: int) -> tuple[Any, Any]:
         from unspool.index.open import open_index
 
         loaded = load_stock(model)
-        return loaded, NgramRetriever(open_index(store), loaded.tokenizer)
+        reading = reading_of(loaded, None, None)
+        return loaded, NgramRetriever(open_index(store), loaded.tokenizer, reading)
     opened = Datastore.open(store, search=False)
     loaded = load_stock(model)
     opened.check_model(loaded.model, loaded.tokenizer)

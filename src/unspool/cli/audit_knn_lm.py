@@ -79,12 +79,12 @@ def build(
     settings = StoreSettings(
         layer=layer,
         dtype=dtype,
-        reading=shared.reading_of(loaded, tokens, window, stride),
+        reading=shared.reading_of(loaded, window, stride),
         metric=metric,
         index=index,
     )
     locate(loaded.model, layer)
-    dimension = int(loaded.model.get_input_embeddings().weight.shape[1])
+    dimension = int(loaded.model.config.get_text_config().hidden_size)
     planned = plan_store(tokens, dimension, settings)
     if not json:
         message(

@@ -164,6 +164,9 @@ def test_lambda_zero_changes_no_bit_and_detaching_puts_all_back(store: Datastore
     assert detach(lm) is net
     assert set(vars(net)) == keys
     assert torch.equal(net(ids).logits, before)
+    empty = Datastore(store.folder, store.facts, store.keys[:0], store.values[:0])
+    with wrap(net, empty, lam=1.0):
+        assert torch.equal(net(ids).logits, before)
     with pytest.raises(ZeroDivisionError), wrap(net, store):
         raise ZeroDivisionError
     assert torch.equal(net(ids).logits, before)

@@ -7,7 +7,7 @@ Source: Wang et al. (2023), "KNN-LM Does Not Improve Open-ended Text Generation"
 tokens get worse, a few get much better).
 Differs from the paper: parts of speech need a tagger, which cannot be had everywhere; tokens are
 classed by their spelling instead (piece of a word, function word, number, mark, space, other).
-Intervals draw whole documents anew, or stretches of 256 tokens where there are under ten.
+Intervals draw whole documents anew; of under ten documents, stretches of at most 256 tokens.
 Cost: one pass over the hits.
 """
 
@@ -156,7 +156,8 @@ def _owners(hits: Hits) -> NDArray[np.int64]:
     documents = np.asarray(hits.documents, dtype=np.int64)
     if len(np.unique(documents)) >= _FEW_DOCUMENTS:
         return documents
-    return np.arange(len(hits)) // _STRETCH
+    stretch = max(1, min(_STRETCH, len(hits) // _FEW_DOCUMENTS))
+    return np.arange(len(hits)) // stretch
 
 
 def _intervals(

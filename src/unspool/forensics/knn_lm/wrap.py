@@ -129,7 +129,7 @@ class KnnLM:
         """
         import torch
 
-        if not self.mixture.lams and self.mixture.lam == 0:
+        if not len(self.store) or (not self.mixture.lams and self.mixture.lam == 0):
             return logits
         out = logits.float().clone()
         chosen = real.nonzero()
