@@ -411,7 +411,8 @@ def test_what_cannot_work_is_refused(spec: str, said: str) -> None:
 def test_sliding_layers_are_left_alone_or_refused() -> None:
     model = build("gemma3")
     with extend(model, "think") as extension:
-        assert len(extension.new_cache().stores) == 1
+        kinds = [type(store).__name__ for store in extension.new_cache().stores]
+        assert kinds == ["SlidingStore", "SlidingStore", "CompressedStore"]
     with pytest.raises(ConfigError, match=r"layer 0 of .* is of type sliding_attention"):
         extend(model, "think:layers=all")
 

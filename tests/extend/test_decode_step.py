@@ -72,7 +72,8 @@ def test_a_model_with_other_layers_is_refused() -> None:
 def test_mixed_layers_are_stepped_through_as_well() -> None:
     from unspool.backends.decode import DecodeStep
 
-    with extend(build("gemma3"), "lm-infinite:local=32", weights="same") as ext:
+    mixed = extend(build("gemma3"), "lm-infinite:local=32", weights="same")
+    with mixed as ext, torch.inference_mode():
         cache = ext.new_cache()
         ext.model(tokens(1, 40), past_key_values=cache)
         assert DecodeStep(ext, "same").supports(cache)
