@@ -208,7 +208,7 @@ def test_length_that_makes_sense() -> None:
         ("rope:kind=ntk,factor=2,power=3", "does not read power=3"),
         ("rope:kind=xpos", "kind='xpos' is not"),
         ("rope:factr=2", "no option 'factr'"),
-        ("rope:factor=two", "factor='two' is not an integer or a number or none"),
+        ("rope:factor=two", "factor='two' is not a number or none"),
         ("xpos:scale_base=0", "scale_base above 0 tokens, got 0"),
     ],
 )
