@@ -267,8 +267,16 @@ def test_scoring_refuses_what_does_not_belong_together() -> None:
         score(records, truth, stop_errors=0)
     with pytest.raises(InputError, match="truth of 'p0' is not among"):
         score(records, [])
-    with pytest.raises(InputError, match="have 2 tokens and the truth has 3"):
-        score(records, [Pair("p0", "test", (1,), (1, 2, 3))])
+    with pytest.raises(InputError, match="have 2 tokens and the truth has 1"):
+        score(records, [Pair("p0", "test", (1,), (1,))])
+
+
+def test_fewer_tokens_than_a_suffix_has() -> None:
+    records, _ = by_confidence([0.9, 0.8], [True, True])
+    truth = [Pair("p0", "test", (1,), (1, 2, 3)), Pair("p1", "test", (2,), (1, 3, 2))]
+    found = score(records, truth)
+    assert [row["exact"] for row in found.rows] == [True, False]
+    assert (found.recall, found.greedy) == (0.5, 0.5)
 
 
 TEXTS = [

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from unspool._overflow import shorten
 from unspool.errors import ConfigError, InputError
 from unspool.forensics.extract.confidence import best
 from unspool.forensics.extract.pairs import Pair
@@ -77,7 +78,8 @@ def score(
 
     Args:
         records: What `attack` returned.
-        truth: Pairs with suffixes; None: nothing is known, and only confidences are given.
+        truth: Pairs with suffixes; None: nothing is known, and only confidences are given. Where
+            fewer tokens were asked for, as many of a suffix count.
         confidence: calibrated, ppl, zlib or compare.
         stop_errors: Wrong answers at which the walk of the early stop ends.
 
@@ -135,8 +137,7 @@ def _row(
                 f"The truth of {record['id']!r} is not among the pairs. Give the pairs that were "
                 f"asked, or none."
             )
-        right = list(known[record["id"]])
-        _same_length(right, answer["tokens"], record["id"])
+        right = _right(known, record)
         order = sorted(range(len(samples)), key=lambda i: (-sure[i], samples[i]["loss"]))
         ranks = [n for n, i in enumerate(order, 1) if samples[i]["tokens"] == right]
         row["exact"] = answer["tokens"] == right
@@ -146,12 +147,15 @@ def _row(
     return row
 
 
-def _same_length(right: list[int], said: list[int], id: str) -> None:
-    if len(right) != len(said):
+def _right(known: Mapping[str, tuple[int, ...]], record: Mapping[str, Any]) -> list[int]:
+    """The true suffix, as much of it as was asked for."""
+    truth, asked = known[record["id"]], len(record["greedy"]["tokens"])
+    if len(truth) < asked:
         raise InputError(
-            f"The answers to {id!r} have {len(said)} tokens and the truth has {len(right)}: they "
-            f"were drawn for other pairs."
+            f"The answers to {record['id']!r} have {asked} tokens and the truth has {len(truth)}: "
+            f"they were drawn for other pairs."
         )
+    return shorten(truth, asked, keep="head").ids
 
 
 def _against_truth(
@@ -171,7 +175,7 @@ def _against_truth(
     for record in records:
         for name, found in single.items():
             if record["id"] in ids and record.get(name) is not None:
-                found.append(record[name]["tokens"] == list(known[record["id"]]))
+                found.append(record[name]["tokens"] == _right(known, record))
     most = max(row["distinct"] for row in rows)
     steps = [k for k in (1, 2, 5, 10, 20, 50, 100) if k <= most] or [1]
     taken = np.arange(1, total + 1)
