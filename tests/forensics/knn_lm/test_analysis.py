@@ -152,7 +152,9 @@ def test_slopes_of_straight_lines() -> None:
     holed = knn[:1].copy()
     holed[0, ::3] = np.nan
     np.testing.assert_allclose(slopes(holed), [3.0])
-    assert np.isnan(slopes(np.full((1, 4), np.nan))).all()
+    nothing = np.full((2, 4), np.nan)
+    assert np.isnan(slopes(nothing)).all()
+    assert math.isnan(drift(Course(nothing, np.ones((2, 4)), nothing)).difference[1])
     both = drift(
         Course(np.tile(knn, (2, 1)), np.tile(lm, (2, 1)), np.tile(knn, (2, 1))), [0, 1, 0, 1]
     )

@@ -11,6 +11,7 @@ Cost: closed form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -66,26 +67,34 @@ def drift(
     knn, lm = slopes(course.knn), slopes(course.lm)
     _, place = np.unique(owner, return_inverse=True)
     parts = int(place.max()) + 1
-    by_prefix = np.array([np.nanmean((knn - lm)[place == i]) for i in range(parts)])
+    by_prefix = np.array([mean((knn - lm)[place == i]) for i in range(parts)])
     by_prefix = by_prefix[np.isfinite(by_prefix)]
-    draws = np.random.default_rng(seed).integers(0, len(by_prefix), (rounds, len(by_prefix)))
-    low, high = np.quantile(by_prefix[draws].mean(axis=1), [0.025, 0.975])
+    low = high = math.nan
+    if len(by_prefix):
+        draws = np.random.default_rng(seed).integers(0, len(by_prefix), (rounds, len(by_prefix)))
+        low, high = np.quantile(by_prefix[draws].mean(axis=1), [0.025, 0.975])
     edges = np.unique(np.linspace(0, length, bins + 1).round().astype(int))
     ranges = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
     def means(values: Floats) -> tuple[float, ...]:
-        return tuple(float(np.nanmean(values[:, a:b])) for a, b in ranges)
+        return tuple(mean(values[:, a:b]) for a, b in ranges)
 
     return Drift(
         texts=count,
-        slope_knn=float(np.nanmean(knn)),
-        slope_lm=float(np.nanmean(lm)),
-        difference=(float(by_prefix.mean()), float(low), float(high)),
+        slope_knn=mean(knn),
+        slope_lm=mean(lm),
+        difference=(mean(by_prefix), float(low), float(high)),
         places=tuple((a + b - 1) / 2 for a, b in ranges),
         knn=means(course.knn),
         lm=means(course.lm),
         js=means(course.js),
     )
+
+
+def mean(values: Floats) -> float:
+    """The mean of the finite values; NaN if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else math.nan
 
 
 def slopes(values: Floats) -> Floats:

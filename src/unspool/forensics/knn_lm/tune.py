@@ -25,6 +25,8 @@ from unspool.forensics.knn_lm.mixture import Mixture
 
 Floats = NDArray[np.float64]
 LAMBDAS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
+_SHARES = (0.01, 0.03, 0.06, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Of the median distance of nearest neighbours: temperatures to try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,11 @@ class Tuned:
 def temperatures_for(hits: Hits) -> tuple[float, ...]:
     """Temperatures to try: 1, and fractions of the median distance of nearest neighbours."""
     nearest = np.asarray(hits.distances[:, 0], dtype=np.float64)
-    middle = float(np.median(nearest[np.isfinite(nearest)])) if len(nearest) else 0.0
-    if not math.isfinite(middle) or middle <= 0:
+    finite = nearest[np.isfinite(nearest)]
+    middle = float(np.median(finite)) if len(finite) else 0.0
+    if middle <= 0:
         return (1.0,)
     return tuple(sorted({1.0, *(float(f"{middle * share:.3g}") for share in _SHARES)}))
-
-
-_SHARES = (0.01, 0.03, 0.06, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 def tune(
