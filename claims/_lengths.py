@@ -26,6 +26,7 @@ NAMES = {
     "long-icl/modules_ranked": "20 modules, ranked",
 }
 RANKED = tuple(name for name in NAMES if name.endswith("ranked"))
+WRITTEN = tuple(name for name in NAMES if name.endswith("written"))
 PLANNED = "planned prompt tokens less observed ones"
 CUT = "samples that were cut"
 

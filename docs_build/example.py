@@ -58,9 +58,11 @@ def folders(root: Path) -> dict[str, tuple[Path, Path | None]]:
     plain, gemma = root / CLAIMS[0] / "run", root / CLAIMS[1]
     past = [small_model_past_window.folder_of(root / CLAIMS[2], method) for method in METHODS]
     found = next((f for f in (gemma / "run", gemma / "run-cpu") if f.exists()), gemma / "run")
+    written = {"gemma-3-270m-written": (gemma / "run-cpu-written", None)}
     return {
         "smollm2-135m": (plain, None),
         "gemma-3-270m": (found, None),
+        **({} if found.name == "run" else written),
         # Beside the model as it is, on the samples that fit its window.
         **{f"past-window-{place.name}": (place, plain) for place in past},
     }
