@@ -1,6 +1,6 @@
 """Squeezed attention on a small model: loss on answers by the share of keys that is loaded.
 
-Five fixed contexts of about 7,000 tokens hold 40 planted facts each. A context is read once; every
+Three fixed contexts of about 7,000 tokens hold 40 planted facts each. A context is read once; every
 arm answers the same questions from copies of that cache. The budgets of the controls are those of
 the method, head by head, so only the choice of keys differs.
 """
@@ -18,7 +18,7 @@ from typing import Any
 from claims import Claim, Context, Figure, Measured
 from claims._planted import plant
 
-CONTEXTS = 5
+CONTEXTS = 3
 QUESTIONS = 40
 TOKENS = 7000
 KEEPS = (1.0, 0.33, 0.25, 0.125, 0.1)
@@ -50,7 +50,7 @@ CLAIM = Claim(
         Figure("questions", "report"),
     ),
     setup=(
-        "SmolLM2-135M-Instruct in float32; 5 contexts of 7,000 tokens of the Python language "
+        "SmolLM2-135M-Instruct in float32; 3 contexts of 7,000 tokens of the Python language "
         "reference with 40 planted codes each; teacher-forced loss on the digits of the answer, "
         "and whether greedy decoding gives them all; question and answer each select as a block. "
         "Controls load as many keys of every head. First token: the model is in memory, the saved "
