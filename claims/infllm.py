@@ -3,7 +3,7 @@
 A text is filler with one key in it. Texts that differ in where the key stands share what comes
 before it: one stream reads on, and a fork of it takes the key, the rest and the question. The
 control attends to as many tokens as InfLLM does, and looks nothing up. `claims.infllm_long` reads
-up to 256k tokens on a GPU. The question was worded on two texts of 2,600 tokens so that the model
+up to 128k tokens on a GPU. The question was worded on two texts of 2,600 tokens so that the model
 itself answers inside its window: with shorter wordings it often goes on with the filler instead.
 """
 
