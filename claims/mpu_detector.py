@@ -51,10 +51,10 @@ class Arm:
 
 ARMS = {
     "cpu": Arm(),
-    "gpu": Arm(train=4000, held=250, test=800, unseen=300, recipes=("ce", "ms", "pu", "both"),
-               seeds=5, epochs=1, batch=32, at_once=1024),
+    "gpu": Arm(train=4000, held=250, test=800, unseen=300, seeds=5, batch=32, at_once=1024),
+    "full": Arm(train=4000, held=250, test=800, unseen=300, seeds=5, batch=32, at_once=1024,
+                recipes=("ce", "ms", "pu", "both")),
 }  # fmt: skip
-ARMS["full"] = ARMS["gpu"]
 RECIPES: dict[str, dict[str, Any]] = {
     "ce": {"lam": 0.0, "deletion": 0.0},
     "ms": {"lam": 0.0, "deletion": 0.25},
@@ -319,7 +319,7 @@ def divided(pairs: Sequence[dict[str, Any]], arm: Arm) -> dict[str, list[dict[st
     pages = sorted({pair["page"] for pair in pairs})
     random.Random(1).shuffle(pages)
     of_page: dict[str, list[dict[str, Any]]] = {page: [] for page in pages}
-    for pair in pairs:
+    for pair in {pair["human"]: pair for pair in pairs}.values():  # some pages say the same
         of_page[pair["page"]].append(pair)
     parts: dict[str, list[dict[str, Any]]] = {"test": [], "held": [], "train": []}
     sizes = {"test": arm.test, "held": arm.held, "train": arm.train}

@@ -36,10 +36,12 @@ def test_f1_is_that_of_scikit_learn_and_of_the_tallies() -> None:
 
 def test_no_page_is_on_two_sides() -> None:
     draw = random.Random(0)
-    pairs = [{"page": f"p{draw.randrange(60)}", "number": i} for i in range(200)]
+    pairs = [{"page": f"p{draw.randrange(60)}", "human": f"text {i % 190}"} for i in range(200)]
     parts = divided(pairs, Arm(train=100, held=20, test=40))
     pages = [{pair["page"] for pair in part} for part in parts.values()]
     assert all(not a & b for i, a in enumerate(pages) for b in pages[:i])
+    humans = [pair["human"] for part in parts.values() for pair in part]
+    assert len(humans) == len(set(humans))
     assert [len(parts[name]) >= size for name, size in (("test", 40), ("held", 20))] == [True] * 2
 
 
