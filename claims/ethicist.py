@@ -94,11 +94,11 @@ CLAIM = Claim(
         "reference and standard library, then 350 documents of 26 words read 1, 4 or 16 times a "
         "pass, until greedy recall of the pairs that train the prompt is 30%; prefixes and "
         "suffixes of 20 tokens; up to 120 pairs train 20 vectors, 30 validate, 200 test, 100 "
-        "controls; 10 samples, top-p 0.7, temperature 0.8; 3 seeds of prompt and samples; the early stop "
-        "allows errors at a tenth of the prefixes; intervals by paired bootstrap over prefixes. "
-        "With budget gpu: 6 layers of 384 channels on 2 million tokens, 2,700 documents of 90 "
-        "words, 50 and 50 tokens, 2,000 pairs train 100 vectors, 500 test, 250 controls, 32 "
-        "samples."
+        "controls; 10 samples, top-p 0.7, temperature 0.8; 3 seeds of prompt and samples; the "
+        "early stop allows errors at a tenth of the prefixes; intervals by paired bootstrap over "
+        "prefixes. With budget gpu: 6 layers of 384 channels on 2 million tokens, 2,700 documents "
+        "of 90 words, 50 and 50 tokens, up to 2,000 pairs train 100 vectors, 500 test, 250 "
+        "controls, 32 samples."
     ),
     packages=("torch", "transformers", "tokenizers"),
     code=("forensics/extract",),
