@@ -65,8 +65,14 @@ def bias_of(seen: Tensor, dtype: Any) -> Tensor:
 def _without_lse(
     q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, square: bool, scale: float
 ) -> Tensor:
+    import torch
     import torch.nn.functional as F
 
+    taught = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    if q.device.type == "cuda" and q.dtype != torch.float64 and not taught:
+        # This kernel was compared with written-out attention on a GPU. Another, which PyTorch picks
+        # for half precision on newer devices, was not, and answers through it were wrong there.
+        return _cuda(q, k, v, seen, square, scale)[0]
     grouped = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(
         q, k, v, attn_mask=seen, is_causal=square, scale=scale, enable_gqa=grouped
@@ -93,8 +99,10 @@ def _cuda(
 ) -> tuple[Tensor, Tensor]:
     import torch
 
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1:  # the efficient kernel has no grouped heads
+    heads, groups = q.shape[:3], q.shape[1] // k.shape[1]
+    if groups > 1 and seen is None and not square:
+        q = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])  # heads that share keys are rows
+    elif groups > 1:  # the efficient kernel has no grouped heads
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     width = v.shape[-1]
     q, k, v = (_aligned(x) for x in (q, k, v))
@@ -110,7 +118,8 @@ def _cuda(
     out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
         q, k, v, bias, True, 0.0, square, scale=scale
     )
-    return _blind_rows(out[..., :width], lse[:, :, : q.shape[2]], seen)
+    out, lse = out[..., :width], lse[:, :, : q.shape[2]]
+    return _blind_rows(out.reshape(*heads, width), lse.reshape(heads), seen)
 
 
 def _aligned(x: Tensor) -> Tensor:
