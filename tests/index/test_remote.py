@@ -146,6 +146,14 @@ def test_every_question_has_the_same_answer(pair: Any) -> None:
         same(question(parts), question(whole))
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "both-sa",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("both-fm", "stored", "tokens")),
+    ],
+    indirect=True,
+)
 def test_ten_thousand_random_queries(pair: Any) -> None:
     whole, parts = pair
     texts = [
