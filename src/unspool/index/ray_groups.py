@@ -93,7 +93,7 @@ class RayGroups:
         copies = min(2, nodes) if replicas is None else replicas
         if not 1 <= copies <= nodes:
             raise ConfigError(
-                f"The cluster has {nodes:,} nodes, each of which can hold one copy of a shard: "
+                f"A node holds at most one copy of a shard and the cluster has {nodes:,}, so "
                 f"replicas must be from 1 to {nodes:,}, got {replicas}."
             )
         names = [
