@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
 
 from unspool.cli._models import load_stock
 from unspool.cli._output import (
@@ -81,27 +84,51 @@ def opened(store: Path, model: str | None, probes: int) -> tuple[Any, Any]:
     return loaded, opened
 
 
-def mixture_of(store: Path, k: int | None, lam: float | None, temperature: float | None) -> Mixture:
-    """What tune found, with what was typed in its place."""
-    import orjson
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class MixOptions:
+    """Options of the commands that mix a datastore into a model."""
 
-    from unspool.forensics.knn_lm import Mixture
+    model: str | None = None
+    """The model of the datastore. Default: SmolLM2-135M-Instruct."""
+    k: int | None = None
+    """Neighbours. Default of this and the next two: what tune found, else 1,024, 0.25 and 1."""
+    lam: float | None = None
+    """Weight of the datastore, between 0 and 1."""
+    temperature: float | None = None
+    """Distances are divided by it."""
+    probes: int = 32
+    """Cells that an index of faiss looks into."""
+    json: bool = False
+    """Print JSON."""
 
-    base = Mixture()
-    path = store / TUNED
-    if path.is_file():
-        try:
-            base = Mixture.from_json(orjson.loads(path.read_bytes()))
-        except orjson.JSONDecodeError as error:
-            raise InputError(f"{path} is not JSON: {error}. Delete it and tune again.") from error
-    stepped = lam is None and temperature is None and k is None
-    return Mixture(
-        k=base.k if k is None else k,
-        lam=base.lam if lam is None else lam,
-        temperature=base.temperature if temperature is None else temperature,
-        edges=base.edges if stepped else (),
-        lams=base.lams if stepped else (),
-    )
+    def opened(self, store: Path) -> tuple[Any, Any]:
+        """The model, and what is mixed into it."""
+        return opened(store, self.model, self.probes)
+
+    def mixture(self, store: Path) -> Mixture:
+        """What tune found, with what was typed in its place."""
+        import orjson
+
+        from unspool.forensics.knn_lm import Mixture
+
+        base = Mixture()
+        path = store / TUNED
+        if path.is_file():
+            try:
+                base = Mixture.from_json(orjson.loads(path.read_bytes()))
+            except orjson.JSONDecodeError as error:
+                raise InputError(
+                    f"{path} is not JSON: {error}. Delete it and tune again."
+                ) from error
+        stepped = self.lam is None and self.temperature is None and self.k is None
+        return Mixture(
+            k=base.k if self.k is None else self.k,
+            lam=base.lam if self.lam is None else self.lam,
+            temperature=base.temperature if self.temperature is None else self.temperature,
+            edges=base.edges if stepped else (),
+            lams=base.lams if stepped else (),
+        )
 
 
 def show(found: Evaluation, judged: Any, out: Path, json: bool, seconds: float) -> None:

@@ -33,6 +33,8 @@ For example:
     unspool audit knn-lm analyse store held-out/ --out analysis
 """
 
+_DEFAULTS = shared.MixOptions()
+
 app = App(
     name="knn-lm",
     help="Mix a datastore into a model, and find out whether it helps.",
@@ -186,13 +188,8 @@ def evaluate(
     /,
     *texts: Annotated[str, MAY_BE_DASH],
     out: Path,
-    model: str | None = None,
-    k: int | None = None,
-    lam: float | None = None,
-    temperature: float | None = None,
-    probes: int = 32,
     text_field: str = "text",
-    json: bool = False,
+    options: shared.MixOptions = _DEFAULTS,
 ) -> None:
     """Say what the datastore does to the perplexity of a text, and to which tokens.
 
@@ -200,21 +197,16 @@ def evaluate(
         store: The datastore, or an index of the model's tokens.
         texts: Files and folders that are not in the datastore.
         out: Folder for the report; the same command goes on where it was stopped.
-        model: The model of the datastore. Default: SmolLM2-135M-Instruct.
-        k: Neighbours. Default of this and the next two: what tune found, else 1,024, 0.25 and 1.
-        lam: Weight of the datastore, between 0 and 1.
-        temperature: Distances are divided by it.
-        probes: Cells that an index of faiss looks into.
         text_field: Field of JSON and parquet records that holds the text.
-        json: Print one JSON object.
+        options: Of the mixture.
     """
     from unspool.forensics.knn_lm import evaluate as measure
 
-    loaded, retriever = shared.opened(store, model, probes)
+    loaded, retriever = options.opened(store)
     tokens = shared.tokens_of(loaded, texts, text_field)
-    mixture = shared.mixture_of(store, k, lam, temperature)
+    mixture = options.mixture(store)
     started = time.perf_counter()
-    with shared.stages(json) as tell:
+    with shared.stages(options.json) as tell:
         found = measure(
             loaded.model,
             loaded.tokenizer,
@@ -225,7 +217,7 @@ def evaluate(
             name=loaded.name,
             progress=tell,
         )
-    shared.show(found, None, out, json, time.perf_counter() - started)
+    shared.show(found, None, out, options.json, time.perf_counter() - started)
 
 
 @app.command
@@ -234,32 +226,22 @@ def generate(
     prompt: Annotated[str, MAY_BE_DASH],
     /,
     *,
-    model: str | None = None,
     new: int = 100,
     top_p: float = 0.9,
     seed: int = 0,
     compare: bool = False,
-    k: int | None = None,
-    lam: float | None = None,
-    temperature: float | None = None,
-    probes: int = 32,
-    json: bool = False,
+    options: shared.MixOptions = _DEFAULTS,
 ) -> None:
     """Continue a text with the datastore mixed in.
 
     Args:
         store: The datastore, or an index of the model's tokens.
         prompt: The text to continue.
-        model: The model of the datastore. Default: SmolLM2-135M-Instruct.
         new: Tokens to write.
         top_p: Draw from the likeliest tokens that hold so much; 0 always takes the likeliest.
         seed: Of the draws.
         compare: Continue it without the datastore, too, with the same draws.
-        k: Neighbours. Default of this and the next two: what tune found, else 1,024, 0.25 and 1.
-        lam: Weight of the datastore, between 0 and 1.
-        temperature: Distances are divided by it.
-        probes: Cells that an index of faiss looks into.
-        json: Print one JSON object a continuation.
+        options: Of the mixture.
     """
     from unspool._overflow import fit
     from unspool.forensics.knn_lm import encode
@@ -267,8 +249,8 @@ def generate(
 
     if new < 1 or not 0 <= top_p <= 1:
         raise ConfigError(f"--new must be >= 1 and --top-p between 0 and 1, got {new} and {top_p}.")
-    loaded, retriever = shared.opened(store, model, probes)
-    mixture = shared.mixture_of(store, k, lam, temperature)
+    loaded, retriever = options.opened(store)
+    mixture = options.mixture(store)
     tokens = encode(loaded.tokenizer, [prompt, "a a"])  # the second lets one token be a prompt
     ids = tokens.document(0)
     if not len(ids):
@@ -288,7 +270,7 @@ def generate(
             before=tokens.prefix,
         )
         said = str(loaded.tokenizer.decode(written[0].tolist()))
-        if json:
+        if options.json:
             seconds = time.perf_counter() - started
             emit_json({"arm": arm, "text": said, "tokens": new, "seconds": seconds})
             continue
@@ -303,18 +285,13 @@ def analyse(
     /,
     *texts: Annotated[str, MAY_BE_DASH],
     out: Path,
-    model: str | None = None,
     prefixes: int = 200,
     prefix: int = 128,
     new: int = 256,
     seeds: int = 5,
     top_p: float = 0.9,
-    k: int | None = None,
-    lam: float | None = None,
-    temperature: float | None = None,
-    probes: int = 32,
     text_field: str = "text",
-    json: bool = False,
+    options: shared.MixOptions = _DEFAULTS,
 ) -> None:
     """Examine tokens, entropies and generated texts, and say whether the datastore is worth it.
 
@@ -323,18 +300,13 @@ def analyse(
         texts: Files and folders that are not in the datastore.
         out: Folder for the report, the texts and a blinded sheet for judges; the same command goes
             on where it was stopped.
-        model: The model of the datastore. Default: SmolLM2-135M-Instruct.
         prefixes: Beginnings that are continued.
         prefix: Tokens of a beginning.
         new: Tokens of a continuation.
         seeds: Continuations of a beginning, with and without the datastore.
         top_p: Draw from the likeliest tokens that hold so much.
-        k: Neighbours. Default of this and the next two: what tune found, else 1,024, 0.25 and 1.
-        lam: Weight of the datastore, between 0 and 1.
-        temperature: Distances are divided by it.
-        probes: Cells that an index of faiss looks into.
         text_field: Field of JSON and parquet records that holds the text.
-        json: Print one JSON object.
+        options: Of the mixture.
     """
     from unspool.forensics import knn_lm
     from unspool.forensics.knn_lm.analyse import end_tokens
@@ -342,12 +314,12 @@ def analyse(
     from unspool.index._files import canonical
 
     continuing = knn_lm.Continuing(n=prefixes, prefix=prefix, new=new, top_p=top_p, seeds=seeds)
-    loaded, retriever = shared.opened(store, model, probes)
+    loaded, retriever = options.opened(store)
     tokens = shared.tokens_of(loaded, texts, text_field)
     cut_prompts(tokens, continuing)  # too little text is said before anything is read
-    mixture = shared.mixture_of(store, k, lam, temperature)
+    mixture = options.mixture(store)
     started = time.perf_counter()
-    with shared.stages(json) as tell:
+    with shared.stages(options.json) as tell:
         found = knn_lm.evaluate(
             loaded.model,
             loaded.tokenizer,
@@ -373,7 +345,7 @@ def analyse(
     spelt = [[str(loaded.tokenizer.decode(row)) for row in rows.tolist()] for rows in first]
     sheet = knn_lm.make_sheet(list(zip(*spelt, strict=True)))
     shared.write(out, {"sheet.csv": sheet.table.encode(), "sheet-key.json": canonical(sheet.key)})
-    shared.show(found, judged, out, json, time.perf_counter() - started)
+    shared.show(found, judged, out, options.json, time.perf_counter() - started)
 
 
 @app.command(usage="Usage: unspool audit knn-lm score [OPTIONS] SHEET…")
