@@ -77,7 +77,7 @@ def attend(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if backend not in _BACKENDS:
         raise ConfigError(f"backend must be one of {', '.join(_BACKENDS)}, got {backend!r}.")
-    reason = why_not_sdpa(q, k, v, return_lse=return_lse)
+    reason = why_not_sdpa(q, k, v, spec=spec, return_lse=return_lse)
     if backend == "sdpa" and reason is not None:
         raise ConfigError(f"backend='sdpa' can't run here: {reason}.")
     if backend == "reference" or reason is not None:
@@ -152,7 +152,9 @@ def mass(
     for start in range(wanted.start, wanted.stop, step):
         block = slice(start, min(start + step, wanted.stop))
         s = scores(q[:, :, block].to(dtype), keys, scale)
-        seen = visible(spec, num_queries, num_keys, q.device, block)
+        if spec.softcap is not None:
+            s = spec.softcap * torch.tanh(s / spec.softcap)
+        seen = visible(spec, num_queries, num_keys, q.device, block, q.shape[1])
         part = lse[:, :, block]
         p = torch.exp(s - part.masked_fill(torch.isneginf(part), float("inf"))[..., None])
         if seen is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unspool.attention.philox import dropout_factor
 from unspool.attention.spec import Spec, visible
 
 if TYPE_CHECKING:
@@ -58,12 +59,16 @@ def reference_attend(
     for start in range(0, max(1, num_queries), step):
         rows = slice(start, min(start + step, num_queries))
         s = scores(q[:, :, rows].to(dtype), k.to(dtype), scale)
-        seen = visible(spec, num_queries, num_keys, q.device, rows)
+        if spec.softcap is not None:
+            s = spec.softcap * torch.tanh(s / spec.softcap)
+        seen = visible(spec, num_queries, num_keys, q.device, rows, q.shape[1])
         if seen is not None:
             s = s.masked_fill(~seen, float("-inf"))
         lse = torch.logsumexp(s, dim=-1)
         blind = torch.isneginf(lse)
         p = torch.exp(s - lse.masked_fill(blind, 0.0)[..., None])
+        if spec.dropout:
+            p = p * dropout_factor(spec, p.shape, rows.start, q.device)
         outs.append(weighted(p, v.to(dtype)))
         lses.append(lse)
     return torch.cat(outs, dim=2).to(q.dtype), torch.cat(lses, dim=2)

@@ -18,9 +18,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def why_not_sdpa(q: Tensor, k: Tensor, v: Tensor, *, return_lse: bool) -> str | None:
+_EXPANDED = 1 << 28
+"""Pairs up to which block lists are written out as a mask."""
+
+
+def why_not_sdpa(q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, return_lse: bool) -> str | None:
     """Why the fused kernels can't take this call; None: they can."""
     import torch
+
+    if spec.softcap is not None:
+        return "the fused kernels have no soft cap"
+    if spec.dropout:
+        return "the fused kernels do not take the seed of a dropout"
+    if spec.blocks is not None:
+        pairs = q.shape[2] * k.shape[2] * max(1, spec.blocks.num_heads)
+        if pairs > _EXPANDED:
+            return f"the block lists would become a mask of {pairs:,} entries"
+    if spec.deterministic and q.device.type == "cuda" and torch.is_grad_enabled():
+        return "the fused kernels sum some gradients in any order"
 
     if q.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
         return f"dtype is {q.dtype}"
@@ -45,8 +60,8 @@ def sdpa_attend(
     """Attention by the vendor kernel, and its log-sum-exp [B, Hq, T] in float32 when asked for."""
     num_queries, num_keys = q.shape[2], k.shape[2]
     # The kernels align causality top-left, so only the square case can use their own flag.
-    square = spec.plain and spec.causal and num_queries == num_keys and num_queries > 1
-    seen = None if square else visible(spec, num_queries, num_keys, q.device)
+    square = spec.unmasked and spec.causal and num_queries == num_keys and num_queries > 1
+    seen = None if square else visible(spec, num_queries, num_keys, q.device, num_heads=q.shape[1])
     if not return_lse:
         return _without_lse(q, k, v, seen, square, scale), None
     if q.device.type == "cpu":
