@@ -50,6 +50,8 @@ class LayerPlan:
     scales: Sequence[Callable[[Tensor], Tensor]] = ()
     needs_store: bool = False
     """A foreign cache is refused."""
+    learned: nn.Module | None = None
+    """What was trained of this layer, out of `Extension.module`."""
     seed: int = 0
 
 
@@ -356,6 +358,7 @@ def _call(
         layer=plan.layer,
         scale=scale,
         seed=plan.seed,
+        learned=plan.learned,
         answers=new == 1 if end is None else total >= end,
     )
 

@@ -87,9 +87,12 @@ class Extension:
         self.tokenizer = tokenizer
         self.on_overflow = on_overflow
         self.facts: ModelFacts = read_facts(model)
-        self.methods = tuple(method.resolve(self.facts) for method in methods)
+        prepared = [method.prepare(model, tokenizer) for method in methods]
+        self.methods = tuple(method.resolve(self.facts) for method in prepared)
         self._owners = fill_slots(self.methods, self.facts)
         self.weights = weights
+        self.module = self._learned()
+        """What the methods train, by layer: never part of the model's own state."""
         self._layer_plans: dict[int, LayerPlan] = {}
         self._undo = contextlib.ExitStack()
         self._installed = False
@@ -136,7 +139,10 @@ class Extension:
                 for handle in plan_layer(module, plan):
                     undo.callback(handle.remove)
                 undo.callback(forget, module)
+                plan.learned = self.module[str(number)] if str(number) in self.module else None
             hook_rotary(self.facts, self._owners, plans, undo)
+            for method in self.methods:
+                method.changes(self.model, undo)
             if self.weights is not None:
                 self._use_decode_step(undo)
             self.model.generate = self.generate
@@ -320,6 +326,18 @@ class Extension:
             plan.rotation is not None and kinds[number] == layer_type
             for number, plan in self._layer_plans.items()
         )
+
+    def _learned(self) -> nn.ModuleDict:
+        """What is trained, by layer number, from the method that fills `attend` there."""
+        from torch import nn
+
+        made = nn.ModuleDict()
+        for number, slots in self._owners.items():
+            owner = slots.get("attend", [None])[0]
+            learned = None if owner is None else owner.learned(self.facts, number)
+            if learned is not None:
+                made[str(number)] = learned
+        return made
 
     def _use_decode_step(self, undo: contextlib.ExitStack) -> None:
         """Route forward passes over single tokens through the leaner step."""

@@ -21,6 +21,10 @@ from unspool._registry import names, resolve
 from unspool.errors import ConfigError
 
 if TYPE_CHECKING:
+    import contextlib
+
+    from torch import nn
+
     from unspool._facts import ModelFacts
     from unspool.attention.call import Attend
     from unspool.caches.base import Store
@@ -53,6 +57,11 @@ class Method:
     layers: str = "full"
     """all, full (full-attention layers), last:N, first:N, even, odd, or numbers as 0-3,11."""
 
+    def prepare(self, model: Any, tokenizer: Any) -> Method:
+        """The same method with what only the model itself can tell, measured on it while it is
+        still as it was."""
+        return self
+
     def resolve(self, facts: ModelFacts) -> Method:
         """The same method with every None replaced by a value for this model."""
         return self
@@ -76,6 +85,14 @@ class Method:
     def compress(self, facts: ModelFacts, layer: int) -> Any:
         """A `Compress` for a layer; called if `compress` is among the slots."""
         raise self._unwritten("compress")
+
+    def learned(self, facts: ModelFacts, layer: int) -> nn.Module | None:
+        """What is trained of a layer; asked for once, kept in `Extension.module`, and handed to the
+        mechanism with every call. The model's own modules hold nothing of it."""
+        return None
+
+    def changes(self, model: Any, undo: contextlib.ExitStack) -> None:
+        """Whatever else is changed of the model at install; `undo` takes what puts it back."""
 
     def prompt(self) -> str:
         """Registry name of the `Reduce`; called if `prompt` is among the slots."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from unspool.attention.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from unspool.caches.base import Store
 
@@ -46,6 +46,8 @@ class Call:
     layer: int
     scale: float
     seed: int = 0
+    learned: nn.Module | None = None
+    """What was trained of this layer: the method's own, never the model's."""
     answers: bool = False
     """The last query is one that a written token depends on: at or past the end of the prefill; if
     nobody told where that is, a single token."""
