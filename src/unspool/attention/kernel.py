@@ -4,7 +4,7 @@ What: `attend` picks the fastest back-end that can take the call; `merge` joins 
 disjoint sets of keys; `mass` gives probabilities summed over queries without keeping the weights.
 Source: the merge of partial softmaxes by their log-sum-exp is Milakov & Gimelshein (2018), "Online
 normalizer calculation for softmax", section 3, and section 3.1 of FlashAttention.
-Differs from attention modules: no projections, no cache, no dropout; the log-sum-exp is a result.
+Differs from attention modules: no projections, no cache; the log-sum-exp is a result.
 Cost: O(T * S * D). Shapes: q [B, Hq, T, D], k [B, Hkv, S, D], v [B, Hkv, S, Dv], lse [B, Hq, T].
 """
 
@@ -13,15 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, overload
 
-from unspool.attention.reference import block_rows, reference_attend, scores
-from unspool.attention.sdpa import sdpa_attend, why_not_sdpa
+from unspool.attention.backends import choose
+from unspool.attention.reference import block_rows, scores
 from unspool.attention.spec import Spec, visible
 from unspool.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_BACKENDS = ("auto", "reference", "sdpa")
 
 
 @overload
@@ -65,7 +63,7 @@ def attend(
         spec: The visibility pattern.
         scale: Factor on the scores; None: D ** -0.5.
         return_lse: Also return the natural log-sum-exp of each row, float32 (float64 for float64).
-        backend: "auto", "reference" or "sdpa".
+        backend: "auto" or a name of `backends.BACKENDS`.
 
     Returns:
         [B, Hq, T, Dv], or that and [B, Hq, T]. A row that sees nothing is 0 with -inf.
@@ -75,16 +73,9 @@ def attend(
     """
     _check(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if backend not in _BACKENDS:
-        raise ConfigError(f"backend must be one of {', '.join(_BACKENDS)}, got {backend!r}.")
-    reason = why_not_sdpa(q, k, v, spec=spec, return_lse=return_lse)
-    if backend == "sdpa" and reason is not None:
-        raise ConfigError(f"backend='sdpa' can't run here: {reason}.")
-    if backend == "reference" or reason is not None:
-        out, lse = reference_attend(q, k, v, spec=spec, scale=scale)
-        return (out, lse) if return_lse else out
-    fast, fast_lse = sdpa_attend(q, k, v, spec=spec, scale=scale, return_lse=return_lse)
-    return fast if fast_lse is None else (fast, fast_lse)
+    chosen = choose(backend, q, k, v, spec=spec, return_lse=return_lse)
+    out, lse = chosen.attend(q, k, v, spec=spec, scale=scale, return_lse=return_lse)
+    return out if lse is None or not return_lse else (out, lse)
 
 
 def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -41,10 +41,17 @@ def weighted(p: Tensor, v: Tensor) -> Tensor:
     return (grouped @ v).reshape(batch, num_heads, num_queries, -1)
 
 
+def why_not_reference(
+    q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, return_lse: bool
+) -> str | None:
+    """Nothing: it takes every call."""
+    return None
+
+
 def reference_attend(
-    q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, scale: float
+    q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, scale: float, return_lse: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Attention and its log-sum-exp.
+    """Attention and its log-sum-exp, which is there whether it was asked for or not.
 
     Returns:
         Output [B, Hq, T, Dv] in the dtype of q, and log-sum-exp [B, Hq, T], natural, at least
