@@ -134,12 +134,13 @@ class Extension:
             modules, _ = use_function(self.model, self.facts, undo)
             plans = make_plans(self.facts, self._owners, self.spec, can_be_late=layout is not None)
             self._layer_plans = plans
+            learned = dict(self.module.items())
             for module, number in modules.items():
                 plan = plans[number]
                 for handle in plan_layer(module, plan):
                     undo.callback(handle.remove)
                 undo.callback(forget, module)
-                plan.learned = self.module[str(number)] if str(number) in self.module else None
+                plan.learned = learned.get(str(number))
             hook_rotary(self.facts, self._owners, plans, undo)
             for method in self.methods:
                 method.changes(self.model, undo)
