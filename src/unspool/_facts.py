@@ -38,6 +38,8 @@ class ModelFacts:
     rotary_modules: tuple[Any, ...] = field(repr=False)
     sliding_window: int | None = None
     """Tokens that a query of a sliding layer meets, itself included; None: no such layer."""
+    reads_layer_types: bool = False
+    """The family's own code runs each layer as `config.layer_types` says."""
     rope: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     """What the configuration says of the rotary embedding, by layer type; one and the same dict
     where all types share it."""
@@ -57,31 +59,36 @@ class ModelFacts:
         Raises:
             ConfigError: The setting is no known form, or names a layer that does not exist.
         """
-        every = range(self.num_layers)
-        word, _, count = text.partition(":")
-        if text == "all":
-            return tuple(every)
-        if text == "full":
-            return self.full_layers
-        if text in ("even", "odd"):
-            return tuple(i for i in every if i % 2 == (text == "odd"))
-        if word in ("first", "last") and count.isdigit() and 0 < int(count) <= self.num_layers:
-            return tuple(every[: int(count)] if word == "first" else every[-int(count) :])
-        picked: set[int] = set()
-        for piece in text.split(","):
-            first, dash, last = piece.partition("-")
-            if not first.isdigit() or (dash and not last.isdigit()):
-                raise ConfigError(
-                    f"layers={text!r} is none of all, full, even, odd, first:N, last:N, or "
-                    f"numbers as 0-3,11."
-                )
-            picked.update(range(int(first), int(last if dash else first) + 1))
-        if not picked or max(picked) >= self.num_layers:
+        return pick_layers(text, self.num_layers, self.full_layers, self.name)
+
+
+def pick_layers(text: str, num_layers: int, full: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """As `ModelFacts.pick_layers`, where there is no model yet."""
+    every = range(num_layers)
+    word, _, count = text.partition(":")
+    if text == "all":
+        return tuple(every)
+    if text == "full":
+        return full
+    if text in ("even", "odd"):
+        return tuple(i for i in every if i % 2 == (text == "odd"))
+    if word in ("first", "last") and count.isdigit() and 0 < int(count) <= num_layers:
+        return tuple(every[: int(count)] if word == "first" else every[-int(count) :])
+    picked: set[int] = set()
+    for piece in text.split(","):
+        first, dash, last = piece.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
             raise ConfigError(
-                f"layers={text!r} names layer {max(picked, default=0)}; {self.name} has layers "
-                f"0 to {self.num_layers - 1}."
+                f"layers={text!r} is none of all, full, even, odd, first:N, last:N, or "
+                f"numbers as 0-3,11."
             )
-        return tuple(sorted(picked))
+        picked.update(range(int(first), int(last if dash else first) + 1))
+    if not picked or max(picked) >= num_layers:
+        raise ConfigError(
+            f"layers={text!r} names layer {max(picked, default=0)}; {name} has layers "
+            f"0 to {num_layers - 1}."
+        )
+    return tuple(sorted(picked))
 
 
 def read_facts(model: Any, layout: Layout = "half") -> ModelFacts:
@@ -120,6 +127,7 @@ def read_facts(model: Any, layout: Layout = "half") -> ModelFacts:
         rotations=_rotations(rotary_modules, kinds, layout),
         rotary_modules=rotary_modules,
         sliding_window=_sliding_window(config, layers),
+        reads_layer_types=getattr(config, "layer_types", None) is not None,
         rope=_rope(config, kinds),
     )
 
