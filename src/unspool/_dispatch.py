@@ -24,6 +24,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.masking_utils import sdpa_mask
 
+from unspool._packed import KEY as PACKED
+from unspool._packed import packed_attention, packed_now
 from unspool.attention.call import Attend, Call
 from unspool.attention.dense import Dense
 from unspool.attention.spec import Spec
@@ -196,7 +198,14 @@ def unspool_attention(
     s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as the layer's plan says."""
+    """Attend as the layer's plan says, or inside the sentences of a packed row."""
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    window = sliding_window if isinstance(sliding_window, int) and sliding_window > 0 else None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    row = kwargs.get(PACKED) or packed_now()
+    if row is not None and softcap is None and s_aux is None:
+        rule = (scale, causal, window, dropout, position_bias)
+        return packed_attention(module, row, query, key, value, *rule), None
     for name, given in (("softcap", softcap), ("position_bias", position_bias), ("s_aux", s_aux)):
         if given is not None:
             raise ConfigError(f"{type(module).__name__} asks for {name}, which extend() lacks.")
@@ -214,9 +223,6 @@ def unspool_attention(
             f"{type(module).__name__} is of none. Use extend(model, method)."
         )
     plan = plan or LayerPlan(layer=-1)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    window = sliding_window if isinstance(sliding_window, int) and sliding_window > 0 else None
     frame = _local.frames[-1] if _local.frames else None
     if frame is not None and frame.module is not module:
         raise UnspoolError(

@@ -80,6 +80,9 @@ _TABLES: dict[str, dict[str, str]] = {
     "decode": {
         "step": "unspool.backends.decode:routed",
     },
+    "layout": {
+        "open": "unspool.layout:LayoutExtension",
+    },
     "prompt": {
         "infini-retri": "unspool.reading.infini_retri:InfiniRetriReader",
         "stream": "unspool.reading.prompt_stream:PromptStream",
@@ -90,13 +93,18 @@ _TABLES: dict[str, dict[str, str]] = {
         "infini-retri": "unspool.reading.infini_retri:InfiniRetri",
         "xl3m": "unspool.reading.xl3m:XL3M",
         "dense": "unspool.methods:DenseMethod",
+        "padding-free": "unspool.attention.padding_free.method:PaddingFree",
         "squeezed": "unspool.attention.squeezed:Squeezed",
         "snapkv": "unspool.caches.snapkv:SnapKV",
         "think": "unspool.caches.think:ThinK",
         "quantise": "unspool.caches.quantise:Quantise",
         "dual-chunk": "unspool.attention.dual_chunk:DualChunk",
+        "hip": "unspool.attention.hip.method:HiP",
         "infllm": "unspool.attention.infllm:InfLLM",
+        "masformer": "unspool.attention.masformer:MASFormer",
         "lm-infinite": "unspool.attention.lm_infinite:LMInfinite",
+        "oracle-top-k": "unspool.attention.controls:OracleTopK",
+        "random-blocks": "unspool.attention.controls:RandomBlocks",
         "self-extend": "unspool.attention.self_extend:SelfExtend",
         "streaming-llm": "unspool.attention.streaming:StreamingLLM",
         "giraffe-linear": "unspool.positions.rope:GiraffeLinear",

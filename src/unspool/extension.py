@@ -69,6 +69,9 @@ def extend(
             already, or an architecture that the probe rejects.
     """
     methods = resolve_method(method)
+    if any("layout" in each.slots for each in methods):
+        packed: Extension = resolve("layout", "open")(model, methods, tokenizer)
+        return packed.install()
     return Extension(model, methods, tokenizer, on_overflow, weights).install()
 
 
@@ -122,13 +125,9 @@ class Extension:
         """Put the methods on the model. `extend` has done it already."""
         if self._installed:
             return self
-        if self.model in _extended:
-            raise ConfigError(
-                f"{self.facts.name} is extended already. Compose methods in one call, "
-                f"extend(model, 'a+b'), or remove() the first."
-            )
         register()
         with contextlib.ExitStack() as undo:
+            mark_extended(self.model, undo)
             layout = find_layout(self.model, self.facts)
             self.facts = read_facts(self.model, layout or "half")
             modules, _ = use_function(self.model, self.facts, undo)
@@ -148,8 +147,6 @@ class Extension:
                 self._use_decode_step(undo)
             self.model.generate = self.generate
             undo.callback(self.model.__dict__.pop, "generate", None)
-            _extended.add(self.model)
-            undo.callback(_extended.discard, self.model)
             self._undo = undo.pop_all()
         self._installed = True
         return self
@@ -372,6 +369,21 @@ class Extension:
             if mask is not None:
                 kwargs = {**kwargs, "attention_mask": mask[:, kept.dropped :]}
         return columns, kwargs
+
+
+def mark_extended(model: Any, undo: contextlib.ExitStack) -> None:
+    """Take a model for one extension until `undo` is closed.
+
+    Raises:
+        ConfigError: It has one.
+    """
+    if model in _extended:
+        raise ConfigError(
+            f"This {type(model).__name__} is extended already. Compose methods in one call, "
+            f"extend(model, 'a+b'), or remove() the first."
+        )
+    _extended.add(model)
+    undo.callback(_extended.discard, model)
 
 
 def installed(model: Any) -> bool:
