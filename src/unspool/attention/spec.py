@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unspool.attention.blocks import BlockMask
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, weakref_slot=True)
 class Spec:
     """A visibility pattern. A pair must satisfy every rule that is set."""
 

@@ -1,0 +1,1 @@
+"""The Triton programs themselves; `flash.run` launches them."""
