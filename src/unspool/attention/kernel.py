@@ -71,7 +71,7 @@ def attend(
     Raises:
         ConfigError: Shapes that do not fit together, or a back-end that cannot take the call.
     """
-    _check(q, k, v)
+    check_shapes(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     chosen = choose(backend, q, k, v, spec=spec, return_lse=return_lse)
     out, lse = chosen.attend(q, k, v, spec=spec, scale=scale, return_lse=return_lse)
@@ -154,7 +154,8 @@ def mass(
     return total
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Refuse tensors that do not fit together, with a ConfigError."""
     if not (q.ndim == k.ndim == v.ndim == 4):
         raise ConfigError(
             f"attend needs q, k and v of shape [B, H, T, D], got {tuple(q.shape)}, "
