@@ -104,6 +104,7 @@ class Queries {
   std::vector<nb::object> objects_;
 };
 
+void bind_attention(nb::module_& m);
 void bind_build(nb::module_& m);
 void bind_questions(nb::class_<Index>& index);
 

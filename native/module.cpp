@@ -169,6 +169,7 @@ NB_MODULE(_native, m) {
   m.def("set_deadline", &set_deadline, "seconds"_a.none());
   m.def("num_threads", &num_threads);
   m.def("set_threads", &set_threads, "threads"_a);
+  bind_attention(m);
   bind_build(m);
   bind_index(m);
 }

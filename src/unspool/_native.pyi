@@ -51,6 +51,65 @@ def num_threads() -> int:
 def set_threads(threads: int) -> None:
     """So many threads for long batches, whatever there are processors; 0: as by default."""
 
+class AttentionPattern:
+    """Which pairs attention may see: the rules of unspool.attention.Spec. Tensors are anything that
+    speaks DLPack on the processor: positions and documents int64 [B|1, N], global tokens bool,
+    indices int32 [B|1, H|1, NQ, M], counts int32 [B|1, H|1, NQ]."""
+
+    def __init__(
+        self,
+        *,
+        causal: bool,
+        window: int | None = None,
+        right: int | None = None,
+        beyond: int | None = None,
+        sinks: int = 0,
+        q_global: Any = None,
+        k_global: Any = None,
+        q_positions: Any = None,
+        k_positions: Any = None,
+        q_documents: Any = None,
+        k_documents: Any = None,
+        indices: Any = None,
+        counts: Any = None,
+        block_q: int = 1,
+        block_k: int = 1,
+    ) -> None: ...
+
+def attention_kernels() -> str:
+    """The kernels that this processor runs best: "avx512", "avx2" or "portable"."""
+
+def attention_forward(
+    q: Any,  # float32 or bfloat16 [B, Hq, T, D], rows in one piece, as k, v and out
+    k: Any,  # [B, Hkv, S, D]
+    v: Any,  # [B, Hkv, S, Dv]
+    out: Any,  # [B, Hq, T, Dv], written
+    lse: Any,  # float32 [B, Hq, T], written
+    pattern: AttentionPattern,
+    *,
+    scale: float,
+    softcap: float = 0.0,  # 0: none
+    threads: int = 1,
+    kernels: str = "",  # "": the best
+) -> None: ...
+def attention_backward(
+    q: Any,
+    k: Any,
+    v: Any,
+    lse: Any,
+    d_out: Any,  # as out
+    delta: Any,  # float32 [B, Hq, T]: row sums of d_out * out, less the gradient of lse
+    d_q: Any,  # float32 [B, Hq, T, D], written
+    d_k: Any,  # float32 [B, Hkv, S, D up to a multiple of 16], added to
+    d_v: Any,  # float32 [B, Hkv, S, Dv up to a multiple of 16], added to
+    pattern: AttentionPattern,
+    *,
+    scale: float,
+    softcap: float = 0.0,
+    threads: int = 1,
+    kernels: str = "",
+) -> None: ...
+
 class Index:
     """Shards of one tier, opened by mmap (or read into memory) and asked in lock-step."""
 
