@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from unspool._dispatch import LayerPlan, forget, plan_layer, register
 from unspool._facts import ModelFacts, read_facts
+from unspool._installed import installed as installed
+from unspool._installed import mark_extended, save_trained, trained_with
 from unspool._overflow import fit
 from unspool._plans import hook_rotary, make_plans, make_stores
 from unspool._probe import find_layout, use_function
@@ -31,6 +32,8 @@ from unspool.report import Report, count
 from unspool.types import Answer, Overflow, Passage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor, nn
 
@@ -38,12 +41,10 @@ if TYPE_CHECKING:
     from unspool.reading.prompt_stream import PromptStream
     from unspool.stream import Stream
 
-_extended: weakref.WeakSet[Any] = weakref.WeakSet()
-
 
 def extend(
     model: nn.Module,
-    method: Method | str | Sequence[Method | str],
+    method: Method | str | Sequence[Method | str] | None = None,
     *,
     tokenizer: Any = None,
     on_overflow: Overflow = "error",
@@ -53,7 +54,8 @@ def extend(
 
     Args:
         model: A loaded causal language model.
-        method: A Method, its spelling (`"infllm:block=128+think"`), or a list of either.
+        method: A Method, its spelling (`"infllm:block=128+think"`), or a list of either; None: the
+            one that the checkpoint says it was trained with.
         tokenizer: The model's tokenizer; needed to feed text and by prompt methods.
         on_overflow: What to do with a prompt that the method cannot take: "error", or "truncate"
             (the oldest tokens are dropped, and counted).
@@ -68,7 +70,7 @@ def extend(
         ConfigError: Options out of range, two methods for one slot, a model that is extended
             already, or an architecture that the probe rejects.
     """
-    methods = resolve_method(method)
+    methods = resolve_method(trained_with(model) if method is None else method)
     if any("layout" in each.slots for each in methods):
         packed: Extension = resolve("layout", "open")(model, methods, tokenizer)
         return packed.install()
@@ -311,6 +313,13 @@ class Extension:
             out.update(method.export(self.facts))
         return out
 
+    def save(self, directory: str | Path) -> None:
+        """Save the model, and in its configuration (`unspool_method`) what it was trained with.
+
+        Plain transformers ignores that entry; `extend(model)` installs it again.
+        """
+        save_trained(self.model, self.methods, directory)
+
     # ---- how it is done
 
     def plan_of(self, layer: int) -> LayerPlan:
@@ -369,26 +378,6 @@ class Extension:
             if mask is not None:
                 kwargs = {**kwargs, "attention_mask": mask[:, kept.dropped :]}
         return columns, kwargs
-
-
-def mark_extended(model: Any, undo: contextlib.ExitStack) -> None:
-    """Take a model for one extension until `undo` is closed.
-
-    Raises:
-        ConfigError: It has one.
-    """
-    if model in _extended:
-        raise ConfigError(
-            f"This {type(model).__name__} is extended already. Compose methods in one call, "
-            f"extend(model, 'a+b'), or remove() the first."
-        )
-    _extended.add(model)
-    undo.callback(_extended.discard, model)
-
-
-def installed(model: Any) -> bool:
-    """Whether a model is extended right now."""
-    return model in _extended
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from unspool._dispatch import NAME, register
+from unspool._installed import mark_extended
 from unspool._packed import KEY, PackedRow, packed
 from unspool.attention.padding_free.collate import LENGTHS
 from unspool.attention.padding_free.layout import Layout, arrange, flat
@@ -26,7 +27,7 @@ from unspool.attention.padding_free.method import PaddingFree
 from unspool.attention.padding_free.packing import read_mask
 from unspool.attention.padding_free.timing import Counter
 from unspool.errors import ConfigError, OverflowPolicyError, Unsupported
-from unspool.extension import Extension, mark_extended
+from unspool.extension import Extension
 from unspool.methods import Method, spell
 
 if TYPE_CHECKING:
