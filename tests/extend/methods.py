@@ -20,6 +20,9 @@ class Laws:
     """Works through a cache of this project (False: needs its own entry points)."""
 
 
+BLOCKS = "block_q=8,k_tokens=8,window=8,sink=4,dense_layers=,dense_below=0"
+"""Sizes of the methods that choose blocks of keys."""
+
 LAWS: dict[str, Laws] = {
     "dense": Laws("dense", exact_within=200),
     "dense-late": Laws("dense:late=true", exact_within=200),
@@ -32,6 +35,8 @@ LAWS: dict[str, Laws] = {
         exact_within=48,
         chunk=16,
     ),
+    "masformer": Laws("masformer:full=bottom:1,block=24", exact_within=48),
+    "masformer-local": Laws("masformer:full=none,block=24", exact_within=48, bounded=True),
     "streaming-llm": Laws("streaming-llm:window=48,sinks=4", exact_within=48, bounded=True),
     "self-extend": Laws("self-extend:neighbours=48,group=4", exact_within=48),
     "dual-chunk": Laws("dual-chunk:chunk=48,window=64", exact_within=48),
@@ -43,6 +48,18 @@ LAWS: dict[str, Laws] = {
     ),
     "squeezed": Laws("squeezed:window=32,pct=0.2", exact_within=41),
     "squeezed-two-levels": Laws("squeezed:window=32,pct=0.2,levels=2", exact_within=41),
+    "hip": Laws(f"hip:{BLOCKS}", exact_within=20, chunk=8),
+    "hip-shared": Laws(f"hip:{BLOCKS},share_heads=true,refresh=3", exact_within=20, chunk=8),
+    "hip-multistage": Laws(
+        "hip:variant=multistage,block_q=8,k_tokens=16,window=8,sink=8,dense_layers=,dense_below=0",
+        exact_within=32,
+        chunk=8,
+    ),
+    "random-blocks": Laws(f"random-blocks:{BLOCKS}", exact_within=20, chunk=8),
+    "oracle-top-k": Laws(f"oracle-top-k:{BLOCKS}", exact_within=20, chunk=8),
+    "hyper": Laws(
+        "hyper:min_seq_len=32,block=8,samples=12,lsh_bits=4,sinks=2", exact_within=63, chunk=0
+    ),
     "rope": Laws("rope:kind=linear,factor=2", exact_within=0),
     "xpos": Laws("xpos", exact_within=0),
 }

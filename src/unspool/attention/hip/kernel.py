@@ -1,0 +1,82 @@
+"""Launches the tree search in Triton, and says why it can't run.
+
+What: the search of `search.tree_search`, with the same blocks, ties included.
+Source: as `kernels`.
+Differs from the plain search: products in the precision of the device (half precision is summed in
+float32 on both); the programs of a launch share scratch memory that does not grow with the text.
+Cost: as `search`. Shapes: as `search`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from unspool.attention.hip.layout import Frame
+
+if TYPE_CHECKING:
+    from unspool.attention.hip.search import Representative
+
+_STANDS = {"first": 0, "center": 1, "last": 2}
+_MOST_KEPT = 2048
+_PROGRAMS = 1 << 14
+_COLUMNS = 64
+"""Keys that one product of the search takes."""
+
+
+def why_not_triton(q: Tensor, k: Tensor, frame: Frame) -> str | None:
+    """Why the Triton search can't take this call; None: it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; run: pip install 'unspool[kernels]'"
+    if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET", "0") != "1":
+        return f"tensors are on {q.device.type}, the kernel needs CUDA"
+    if q.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"dtype is {q.dtype}, the kernel has float32, float16 and bfloat16"
+    if frame.layout.num_kept > _MOST_KEPT:
+        return f"{frame.layout.num_kept} blocks are kept, the kernel keeps at most {_MOST_KEPT}"
+    if frame.layout.block_k & (frame.layout.block_k - 1) or frame.layout.block_k > _COLUMNS:
+        return f"block_k is {frame.layout.block_k}, the kernel has powers of two up to {_COLUMNS}"
+    if q.shape[-1] > 256:
+        return f"head_dim is {q.shape[-1]}, the kernel has at most 256"
+    return None
+
+
+def triton_search(q: Tensor, k: Tensor, frame: Frame, representative: Representative) -> Tensor:
+    """As `search.tree_search`: int32 [B, Hq, NQ, n]."""
+    from unspool.attention.hip.kernels import search_blocks
+
+    q, k = (_rows(x.detach()) for x in (q, k))
+    batch, num_heads, _, width = q.shape
+    layout, blocks = frame.layout, frame.num_blocks
+    kept, samples = layout.num_kept, -(-frame.block_q // layout.stride)
+    out = torch.empty(batch, num_heads, blocks, kept, dtype=torch.int32, device=q.device)
+    total = batch * num_heads * blocks
+    at_once = min(total, _PROGRAMS)
+    edges = torch.stack((frame.first, frame.last, frame.near)).int().to(q.device)
+    scratch = torch.empty(2, at_once, kept, dtype=torch.int32, device=q.device)
+    scores = torch.empty(at_once, 2 * kept, dtype=torch.float32, device=q.device)
+    for begin in range(0, total, at_once):
+        search_blocks[(min(at_once, total - begin),)](
+            q, k, edges[0], edges[1], edges[2], out, scratch[0], scratch[1], scores,
+            *q.stride()[:3], *k.stride()[:3], frame.start, frame.low, begin, blocks, num_heads,
+            D=width, BLOCK_D=_power(width), GROUPS=num_heads // k.shape[1], KEPT=kept,
+            GROUPS_AT_ONCE=_power(kept), BLOCK_K=layout.block_k, SAMPLES=_power(samples),
+            STRIDE=layout.stride, TILE=max(1, _COLUMNS // layout.block_k),
+            STANDS=_STANDS[representative],
+            PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+            num_warps=4, num_stages=3,
+        )  # fmt: skip
+    return out
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _power(n: int) -> int:
+    """The least power of two from 16 on that is not below n: what a product of tiles can take."""
+    return max(16, 1 << (n - 1).bit_length())
