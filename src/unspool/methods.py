@@ -51,6 +51,8 @@ class Method:
     """Whether the method needs training to be worth using."""
     needs_rotated: ClassVar[bool] = False
     """Keys must be stored rotated, so nothing late may share the layer."""
+    whole_chunks: ClassVar[bool] = False
+    """What a token meets depends on the chunk that it is read in, so chunks must not be cut."""
     system: ClassVar[str] = ""
     """Slug in the catalogue; empty for peers that have no entry."""
 

@@ -48,18 +48,27 @@ def method_losses(
 
     if len(ids) < 2:
         raise InputError(f"A loss needs at least 2 tokens, got {len(ids)}.")
-    step = min(extension.prefill_chunk, _rows(extension.model))
+    rows = _rows(extension.model)
+    step = min(extension.prefill_chunk, rows)
+    whole = any(method.whole_chunks for method in extension.methods)
     # A method whose chunks must be multiples of a block states a chunk that is one.
-    if extension.prefill_chunk % step:
+    if whole or extension.prefill_chunk % step:
         step = extension.prefill_chunk
+    read = _reader(extension, ids) if whole and step > rows else None
     cache = extension.new_cache()
     losses: list[NDArray[np.float32]] = []
     with torch.inference_mode():
         for start in range(0, len(ids), step):
             chunk = torch.tensor([ids[start : start + step]], device=extension.facts.device)
-            logits = extension.model(chunk, past_key_values=cache, use_cache=True).logits[0]
             targets = ids[start + 1 : start + 1 + chunk.shape[1]]
-            losses.append(_nats(logits[: len(targets)], targets))
+            if read is not None:
+                hidden, head = read(chunk, cache)
+                for first in range(0, len(targets), rows):
+                    some = targets[first : first + rows]
+                    losses.append(_nats(head(hidden[first : first + len(some)]), some))
+            else:
+                logits = extension.model(chunk, past_key_values=cache, use_cache=True).logits[0]
+                losses.append(_nats(logits[: len(targets)], targets))
             if tell is not None:
                 tell(min(start + step, len(ids)))
     return np.concatenate(losses)
@@ -150,6 +159,34 @@ def breaks_at(
         broken = nats > base + margin
         first = None if not broken else position if first is None else first
     return first
+
+
+def _reader(
+    extension: Extension, ids: Sequence[int]
+) -> Callable[[Any, Any], tuple[Any, Any]] | None:
+    """Reads a chunk into a cache, and returns its last hidden states and what makes logits of them;
+    None where the model's logits are more than the product with its output embeddings."""
+    import torch
+
+    model = extension.model
+    head = model.get_output_embeddings()
+    if head is None or not extension.keeps_logits:
+        return None
+
+    def read(chunk: Any, cache: Any, **options: Any) -> tuple[Any, Any]:
+        seen: list[Any] = []
+        handle = model.base_model.register_forward_hook(lambda *said: seen.append(said[2][0]))
+        try:
+            out = model(chunk, past_key_values=cache, logits_to_keep=1, **options)
+        finally:
+            handle.remove()
+        last[:] = [out.logits[0, -1]]
+        return seen[-1][0], head
+
+    last: list[Any] = []
+    probe = torch.tensor([ids[:2]], device=extension.facts.device)
+    hidden, _ = read(probe, None, use_cache=False)
+    return read if torch.allclose(head(hidden[-1]), last[0], rtol=1e-3, atol=1e-3) else None
 
 
 def _rows(model: Any) -> int:

@@ -1,0 +1,78 @@
+"""HyperAttention as one softmax with weights: the truth that the fast paths are tested against.
+
+What: a plan as a dense matrix of log weights, -inf where a pair is not met, and
+softmax(q k^T * scale + weights) v with it.
+Source: Han et al. (2023), "HyperAttention": the merge of exact blocks and weighted samples by
+their log-sum-exp is one softmax over all of them.
+Differs from the fast paths: everything is dense and written out; any float dtype.
+Cost: O(T * S) memory and time a head. Shapes: q [B, Hq, T, D], k and v [B, Hkv, S, D].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unspool.attention.hyper.plan import Level, Plan
+
+
+def reference_hyper(
+    q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Output [B, Hq, T, Dv] and log-sum-exp [B, Hq, T] of a plan."""
+    import torch
+
+    groups = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+    weights = log_weights(plan, q.shape[0], q.shape[1], k.shape[1] // groups, *_sides(q, k))
+    scores = q @ k.transpose(-1, -2) * scale + weights.to(q.device, q.dtype)
+    lse = torch.logsumexp(scores, dim=-1)
+    return torch.exp(scores - lse[..., None]) @ v, lse
+
+
+def log_weights(
+    plan: Plan, batch: int, num_heads: int, num_kv_heads: int, num_queries: int, num_keys: int
+) -> Tensor:
+    """float64 [B, Hq, T, S]: log of how many keys a pair stands for, -inf where it is not met."""
+    import torch
+
+    counts = torch.zeros(batch, num_heads, num_queries, num_keys, dtype=torch.float64)
+    for piece in range(plan.leaves):
+        start, end = piece * plan.leaf, min((piece + 1) * plan.leaf, num_queries)
+        if end > start:
+            square = torch.ones(end - start, end - start, dtype=torch.float64).tril()
+            keys = slice(plan.offset + start, plan.offset + end)
+            counts[:, :, start:end, keys] += square
+    flat = counts.view(-1, num_keys)
+    for level in plan.levels:
+        _add(flat, level, num_kv_heads, num_keys)
+    return counts.log()
+
+
+def _add(flat: Tensor, level: Level, num_kv_heads: int, num_keys: int) -> None:
+    batch, _, pieces, blocks, _ = level.q_rows.shape
+    for b in range(batch):
+        for h in range(num_kv_heads):
+            for piece in range(pieces):
+                samples = zip(
+                    level.s_rows[b, h, piece].tolist(),
+                    level.s_blocks[b, h, piece].tolist(),
+                    level.s_logs[b, h, piece].double().exp().tolist(),
+                    strict=True,
+                )
+                drawn = [sample for sample in samples if sample[0] >= 0]
+                for block in range(blocks):
+                    rows = level.q_rows[b, h, piece, block].long()
+                    rows = rows[rows >= 0]
+                    keys = level.k_rows[b, h, piece, block].long()
+                    keys = keys[keys >= 0] % num_keys
+                    flat[rows[:, None], keys] += 1.0
+                    for key, own, weight in drawn:
+                        if own != block:
+                            flat[rows, key % num_keys] += weight
+
+
+def _sides(q: Tensor, k: Tensor) -> tuple[int, int]:
+    return q.shape[2], k.shape[2]
