@@ -9,6 +9,7 @@ Cost: O(T * S * D). Shapes: as `Call`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,17 @@ class Dense:
     reads_segments: bool = True
 
     def __call__(self, call: Call) -> Tensor:
+        q, segments = self._read(call)
+        if len(segments) == 1:
+            return self._segment(call, q, segments[0])
+        return self._merged(call, q, segments)[0]
+
+    def with_lse(self, call: Call) -> tuple[Tensor, Tensor]:
+        """The output, and the log-sum-exp [B, Hq, T] of each row, -inf where it sees nothing."""
+        return self._merged(call, *self._read(call))
+
+    def _read(self, call: Call) -> tuple[Tensor, list[KV]]:
+        """Queries as they attend, and what they meet."""
         if call.store is None:
             segments = [KV(call.k, call.v, call.positions, call.start, not self.late)]
         else:
@@ -40,13 +52,10 @@ class Dense:
         q = call.q
         if self.late:
             q = call.rotate(q, call.start if call.positions is None else call.positions)
-        if len(segments) == 1:
-            return self._segment(call, q, segments[0])
-        parts = []
-        for segment in segments:
-            if len(segment):
-                parts.append(self._segment_with_lse(call, q, segment))
-        return merge(parts)[0]
+        return q, segments
+
+    def _merged(self, call: Call, q: Tensor, segments: Sequence[KV]) -> tuple[Tensor, Tensor]:
+        return merge([self._segment_with_lse(call, q, each) for each in segments if len(each)])
 
     def _segment(self, call: Call, q: Tensor, segment: KV) -> Tensor:
         k, spec = self._prepare(call, segment)
