@@ -103,6 +103,7 @@ _TABLES: dict[str, dict[str, str]] = {
         "hyper": "unspool.attention.hyper.method:HyperAttention",
         "infllm": "unspool.attention.infllm:InfLLM",
         "masformer": "unspool.attention.masformer:MASFormer",
+        "ntk": "unspool.attention.ntk.method:NTK",
         "lm-infinite": "unspool.attention.lm_infinite:LMInfinite",
         "oracle-top-k": "unspool.attention.controls:OracleTopK",
         "random-blocks": "unspool.attention.controls:RandomBlocks",
