@@ -96,7 +96,7 @@ static void by_rows(const float* const* a, i64 n, i64 depth, const float* b, i64
     const Ahead& now = j == 0 ? ahead : none;
     switch (vectors - j) {
       case 1: by_rows_wide<1, Add>(a, n, depth, b, ld, c, column, scale, now); break;
-#if UNSPOOL_LANES == 16
+#if UNSPOOL_WIDE == 4
       case 2: by_rows_wide<2, Add>(a, n, depth, b, ld, c, column, scale, now); break;
       case 3: by_rows_wide<3, Add>(a, n, depth, b, ld, c, column, scale, now); break;
 #endif
@@ -123,7 +123,7 @@ static void by_columns(const float* const* rows, i64 depth, i64 width, const flo
     const i64 at = j * kLanes;
     switch (vectors - j) {
       case 1: by_columns_wide<1>(rows, depth, width, b + at, ld, c + at, keep + at); break;
-#if UNSPOOL_LANES == 16
+#if UNSPOOL_WIDE == 4
       case 2: by_columns_wide<2>(rows, depth, width, b + at, ld, c + at, keep + at); break;
       case 3: by_columns_wide<3>(rows, depth, width, b + at, ld, c + at, keep + at); break;
 #endif

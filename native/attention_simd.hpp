@@ -1,10 +1,13 @@
 // Vectors of one instruction set, by the vector extensions of GCC and Clang. Included once for each
 // set, inside its namespace: UNSPOOL_LANES says how wide, the target that is in force how.
 
-constexpr int kLanes = UNSPOOL_LANES;
-// Vectors of a row, and rows, that a product keeps in registers.
-constexpr int kWide = UNSPOOL_LANES == 16 ? 4 : UNSPOOL_LANES == 8 ? 2 : 2;
-constexpr int kHigh = UNSPOOL_LANES == 16 ? 6 : UNSPOOL_LANES == 8 ? 6 : 4;
+// Vectors of a row, and rows, that a product keeps in registers: 32 of them, or 16.
+#if UNSPOOL_LANES == 16 || defined(__aarch64__)
+#define UNSPOOL_WIDE 4
+#else
+#define UNSPOOL_WIDE 2
+#endif
+constexpr int kLanes = UNSPOOL_LANES, kWide = UNSPOOL_WIDE, kHigh = UNSPOOL_LANES == 4 ? 4 : 6;
 
 typedef float Float __attribute__((vector_size(UNSPOOL_LANES * 4)));
 typedef i32 Int __attribute__((vector_size(UNSPOOL_LANES * 4)));
