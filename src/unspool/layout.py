@@ -15,11 +15,22 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from unspool._dispatch import NAME, register
+from unspool._dispatch import register
 from unspool._installed import mark_extended
+from unspool._layout_probe import (
+    compile_layers,
+    evaluating,
+    main_of,
+    modules_of,
+    own_attention,
+    positions_of,
+    probe_sentences,
+    unpack_all,
+    use_function,
+)
 from unspool._packed import KEY, PackedRow, packed
 from unspool.attention.padding_free.collate import LENGTHS
 from unspool.attention.padding_free.layout import Layout, arrange, flat
@@ -36,8 +47,6 @@ if TYPE_CHECKING:
 
     from unspool.attention.padding_free.report import PaddingReport
 
-_PROBE = (5, 3, 7)
-"""Lengths of the sentences that are tried at install."""
 _BOUNDARIES = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
@@ -66,7 +75,7 @@ class LayoutExtension(Extension):
         self._stage: Any = None
         self._met: list[Tensor] | None = None
         self._takes: frozenset[str] = frozenset(inspect.signature(self.base.forward).parameters)
-        self._start, self._longest = _positions(self.base)
+        self._start, self._longest = positions_of(self.base)
         self._counter = Counter()
 
     # ---- the handle
@@ -87,17 +96,17 @@ class LayoutExtension(Extension):
         register()
         with contextlib.ExitStack() as undo:
             mark_extended(self.model, undo)
-            sentences = _sentences(self.base, self._start)
+            sentences = probe_sentences(self.base, self._start)
             stock, self._stage = self._stock(sentences)
-            _use_function(self.model, undo)
+            use_function(self.model, undo)
             if self._stage is not None:
                 hook = self._stage.register_forward_hook(self._unpack_stage)
                 undo.callback(hook.remove)
             self.base.forward = self._wrap(self.base.forward)
             undo.callback(self.base.__dict__.pop, "forward", None)
             self._try(sentences, stock)
-            if self.method.compile:
-                _compile_layers(self.base, undo)
+            if self.method.compile or self.method.graphs:
+                compile_layers(self.base, self.method.graphs, undo)
             self._counter.reset()
             self._undo = undo.pop_all()
         self._installed = True
@@ -157,7 +166,7 @@ class LayoutExtension(Extension):
             row = PackedRow(layout, self.method.backend, self._met)
             with packed(row), self._counter.counting(layout, is_flat):
                 outputs = stock(**given, **{KEY: row})
-                return outputs if is_flat else _unpack_all(outputs, layout)
+                return outputs if is_flat else unpack_all(outputs, layout)
 
         return forward
 
@@ -254,7 +263,7 @@ class LayoutExtension(Extension):
         row = packed_now()
         if row is None:
             return output
-        return _unpack_all(output, row.layout, only_last=True)
+        return unpack_all(output, row.layout, only_last=True)
 
     # ---- install
 
@@ -264,21 +273,21 @@ class LayoutExtension(Extension):
         import torch
 
         called: list[tuple[Any, bool]] = []
-        inner = [m for child in self.base.children() for m in _modules(child)]
+        inner = [m for child in self.base.children() for m in modules_of(child)]
         size = len(sentences[0])
 
         def see(module: Any, args: Any, output: Any) -> None:
-            tensor = _main(output)
+            tensor = main_of(output)
             long = tensor is not None and tensor.ndim == 3 and tensor.shape[1] == size
             called.append((module, long))
 
         hooks = [module.register_forward_hook(see) for module in inner]
         try:
-            with _quiet(self.base), torch.no_grad():
-                outs = [_main(self.base(row[None]))[0].float() for row in sentences[:1]]
+            with evaluating(self.base), torch.no_grad():
+                outs = [main_of(self.base(row[None]))[0].float() for row in sentences[:1]]
                 for hook in hooks:
                     hook.remove()
-                outs += [_main(self.base(row[None]))[0].float() for row in sentences[1:]]
+                outs += [main_of(self.base(row[None]))[0].float() for row in sentences[1:]]
         finally:
             for hook in hooks:
                 hook.remove()
@@ -294,9 +303,9 @@ class LayoutExtension(Extension):
         for i, row in enumerate(sentences):
             ids[i, : len(row)], mask[i, : len(row)] = row, True
         self._met = []
-        with _quiet(self.base), torch.no_grad():
+        with evaluating(self.base), torch.no_grad():
             try:
-                out = _main(self.base(input_ids=ids, attention_mask=mask)).float()
+                out = main_of(self.base(input_ids=ids, attention_mask=mask)).float()
             except (ConfigError, Unsupported):
                 raise
             except Exception as error:
@@ -308,7 +317,7 @@ class LayoutExtension(Extension):
         if not met:
             raise ConfigError(
                 f"{type(self.base).__name__} computes its attention itself "
-                f"({_own_attention(self.base)}), not through transformers' AttentionInterface, so "
+                f"({own_attention(self.base)}), not through transformers' AttentionInterface, so "
                 f"sentences of a packed row would see each other. It cannot be padding-free."
             )
         bound = 0.02 if self.base.dtype in (torch.bfloat16, torch.float16) else 1e-4
@@ -319,109 +328,3 @@ class LayoutExtension(Extension):
                     f"{type(self.base).__name__} gives other hidden states on a packed row (apart "
                     f"by {apart:.3g}): unsupported."
                 )
-
-
-def _positions(base: Any) -> tuple[int, int | None]:
-    """The number of a sentence's first position, and the longest sentence with learned ones."""
-    start, longest = 0, None
-    for name, module in base.named_modules():
-        if hasattr(module, "create_position_ids_from_input_ids"):
-            start = int(module.padding_idx) + 1
-        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
-            longest = int(module.num_embeddings)
-    return start, None if longest is None else longest - start
-
-
-def _modules(child: Any) -> list[Any]:
-    """A child, or the members of a list of modules, which is itself never called."""
-    import torch
-
-    if isinstance(child, torch.nn.ModuleList):
-        return [m for member in child for m in _modules(member)]
-    return [child]
-
-
-def _sentences(base: Any, start: int) -> list[Tensor]:
-    import torch
-
-    vocabulary = int(base.get_input_embeddings().weight.shape[0])
-    generator = torch.Generator().manual_seed(0)
-    low = min(start + 1, vocabulary - 1)  # the padding token numbers its positions otherwise
-    ids = [torch.randint(low, vocabulary, (n,), generator=generator) for n in _PROBE]
-    return [row.to(base.device) for row in ids]
-
-
-@contextlib.contextmanager
-def _quiet(base: Any) -> Any:
-    """Evaluation mode for a while."""
-    flags = [(module, module.training) for module in base.modules()]
-    try:
-        base.eval()
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-def _use_function(model: Any, undo: contextlib.ExitStack) -> None:
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
-    for config in configs.values():
-        if hasattr(config, "_attn_implementation_internal"):
-            before = config._attn_implementation_internal
-            undo.callback(setattr, config, "_attn_implementation_internal", before)
-    model.set_attn_implementation(NAME)
-
-
-def _compile_layers(base: Any, undo: contextlib.ExitStack) -> None:
-    """Compile what holds the layers: in one piece if it is a module, else each layer."""
-    import torch
-
-    for child in base.children():
-        layers = [m for m in child.modules() if isinstance(m, torch.nn.ModuleList)]
-        if isinstance(child, torch.nn.ModuleList):
-            targets = list(child)
-        elif layers and child.forward is not None:
-            targets = [child]
-        else:
-            continue
-        for target in targets:
-            target.forward = torch.compile(target.forward, dynamic=True)
-            undo.callback(target.__dict__.pop, "forward", None)
-
-
-def _own_attention(base: Any) -> str:
-    names = {type(m).__name__ for m in base.modules() if "Attention" in type(m).__name__}
-    return ", ".join(sorted(names)) or "no module called attention"
-
-
-def _main(output: Any) -> Any:
-    """The hidden states of an output of any form."""
-    import torch
-
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(output, Mapping):
-        return output.get("last_hidden_state")
-    if isinstance(output, tuple) and output and isinstance(output[0], torch.Tensor):
-        return output[0]
-    return None
-
-
-def _unpack_all(output: Any, layout: Layout, *, only_last: bool = False) -> Any:
-    """Every tensor of packed rows in an output as a padded batch."""
-    import torch
-
-    width = int(layout.position_ids.shape[0])
-
-    def one(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.ndim >= 3 and value.shape[:2] == (1, width):
-            return layout.unpack(value)
-        if isinstance(value, tuple) and not only_last:
-            return tuple(one(each) for each in value)
-        return value
-
-    if isinstance(output, torch.Tensor):
-        return one(output)
-    if isinstance(output, Mapping):
-        return type(output)(**{name: one(value) for name, value in output.items()})
-    return tuple(one(value) for value in output) if isinstance(output, tuple) else output

@@ -36,6 +36,8 @@ class PaddingFree(Method):
     """Attention inside sentences: auto, flash, triton, lengths or reference."""
     compile: bool = False
     """Fuse bias, activation and LayerNorm with torch.compile: for GPUs."""
+    graphs: bool = False
+    """Compile, and replay CUDA graphs, one a shape: for short batches, where launches cost most."""
     multiple: int | None = None
     """Fill rows up to a multiple of this many tokens, so that few shapes occur; none: 256 when
     compiled, else 1."""
@@ -52,4 +54,4 @@ class PaddingFree(Method):
     @property
     def fill(self) -> int:
         """Rows are filled up to a multiple of this."""
-        return self.multiple or (256 if self.compile else 1)
+        return self.multiple or (256 if self.compile or self.graphs else 1)
