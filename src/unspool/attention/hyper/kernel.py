@@ -12,13 +12,14 @@ Cost: O(T * (KB + M) * D) a level. Shapes: q, d_out [rows, D], k and v [rows, D]
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 # Triton's language has no types that a checker could use.
 
-from __future__ import annotations
+from typing import no_type_check
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
+@no_type_check
 def _scores(q, k_t, log_weight, met, scale):
     """Base-2 scores of a tile; -inf where a pair is not met."""
     s = tl.dot(q, k_t, input_precision="ieee") * scale + log_weight
@@ -26,6 +27,7 @@ def _scores(q, k_t, log_weight, met, scale):
 
 
 @triton.jit
+@no_type_check
 def _go_on(acc, top, total, s, v):
     """One step of the running softmax."""
     new = tl.maximum(top, tl.max(s, 1))
@@ -38,6 +40,7 @@ def _go_on(acc, top, total, s, v):
 
 
 @triton.jit
+@no_type_check
 def forward_kernel(
     Q, K, V, OUT, LSE, Q_ROWS, K_ROWS, S_ROWS, S_BLOCKS, S_LOGS,
     scale, num_blocks, height, width, samples, chunks,
@@ -83,6 +86,7 @@ def forward_kernel(
 
 
 @triton.jit
+@no_type_check
 def query_kernel(
     Q, K, V, G, LSE, DELTA, DQ, Q_ROWS, K_ROWS, S_ROWS, S_BLOCKS, S_LOGS,
     scale, num_blocks, height, width, samples, chunks,
@@ -132,6 +136,7 @@ def query_kernel(
 
 
 @triton.jit
+@no_type_check
 def _key_step(
     dk, dv, k, v, Q, G, LSE, DELTA, rows, log_weight, met, scale, d, D: tl.constexpr
 ):  # fmt: skip
@@ -150,6 +155,7 @@ def _key_step(
 
 
 @triton.jit
+@no_type_check
 def block_key_kernel(
     Q, K, V, G, LSE, DELTA, DK, DV, Q_ROWS, K_ROWS,
     scale, height, width, chunks,
@@ -179,6 +185,7 @@ def block_key_kernel(
 
 
 @triton.jit
+@no_type_check
 def sample_key_kernel(
     Q, K, V, G, LSE, DELTA, DK, DV, Q_ROWS, S_ROWS, S_BLOCKS, S_LOGS,
     scale, length, height, samples, span, pieces,
