@@ -10,11 +10,9 @@ Cost: about 60 integer operations a weight. Shapes: p [B, Hq, rows, S].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from unspool.attention.spec import Spec
@@ -45,25 +43,22 @@ def dropout_threshold(probability: float | int) -> int:
     return min(_LOW, round(probability * 2**32))
 
 
-def dropout_factor(
-    spec: Spec, shape: Sequence[int], first_row: int, device: torch.device
-) -> Tensor:
+def dropout_factor(spec: Spec, p: Tensor, first_row: int) -> Tensor:
     """What the weights of some rows are multiplied by: 0 or 1 / (1 - dropout).
 
     Args:
         spec: With `dropout` and `seed`.
-        shape: [B, Hq, rows, S] of the weights.
+        p: The weights [B, Hq, rows, S].
         first_row: Number of the first of these rows.
-        device: Where to build it.
     """
     import torch
 
-    batch, num_heads, rows, num_keys = shape
+    (batch, num_heads, rows, num_keys), device = p.shape, p.device
     key = torch.arange(num_keys, device=device)
     row = torch.arange(first_row, first_row + rows, device=device)[:, None]
     head = torch.arange(batch * num_heads, device=device).view(batch, num_heads, 1, 1)
     kept = philox(spec.seed, key, row, head) >= dropout_threshold(spec.dropout)
-    return kept / (1 - spec.dropout)
+    return kept.to(p.dtype) / (1 - spec.dropout)
 
 
 def _product(x: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ def reference_attend(
         blind = torch.isneginf(lse)
         p = torch.exp(s - lse.masked_fill(blind, 0.0)[..., None])
         if spec.dropout:
-            p = p * dropout_factor(spec, p.shape, rows.start, q.device)
+            p = p * dropout_factor(spec, p, rows.start)
         outs.append(weighted(p, v.to(dtype)))
         lses.append(lse)
     return torch.cat(outs, dim=2).to(q.dtype), torch.cat(lses, dim=2)

@@ -1,4 +1,4 @@
-"""FlashAttention: exact attention in tiles, dense or over block lists, without the square matrix."""
+"""FlashAttention: exact attention in tiles, dense or over block lists."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

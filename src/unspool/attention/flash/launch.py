@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 LOG2E = 1.4426950408889634
 _FAR = 1 << 30
 """A distance beyond any text: a rule that is not set."""
-_MOST_SPLITS = 64
+_ROWS = 128
+"""A multiple of every tile of queries."""
 
 
 def interpreted() -> bool:
@@ -140,19 +141,27 @@ def dense_forward(
 
 
 def dense_backward(
-    q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, lse: Tensor, delta: Tensor, spec: Spec,
+    q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, facts: RowFacts, spec: Spec,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k and v."""
-    from unspool.attention.flash.kernels import dense_backward as kernels
-
     import torch
+
+    from unspool.attention.flash.kernels import dense_backward as kernels
 
     d_q, d_k, d_v = (torch.empty_like(x) for x in (q, k, v))
     sizes, band = sizes_of(q, k, v), band_of(spec)
     width = max(q.shape[-1], v.shape[-1])
     described = describable(q, k, v, d_out)
-    tail = (q.shape[2], k.shape[2], q.shape[1], band.left, band.right, scale * LOG2E)
+    tail = (
+        facts.delta.shape[-1],
+        q.shape[2],
+        k.shape[2],
+        q.shape[1],
+        band.left,
+        band.right,
+        scale * LOG2E,
+    )
     flags = {"LEFT": band.LEFT, "RIGHT": band.RIGHT, "DESCRIBED": described, **sizes._asdict()}
     for table, kernel, targets, heads, length in (
         (DENSE_DQ, kernels.dense_dq, (d_q,), q.shape[1], q.shape[2]),
@@ -165,28 +174,38 @@ def dense_backward(
             sources = tuple(descriptor(x, n) for x, n in zip(sources, rows, strict=True))
         step = cut.block_m if table is DENSE_DQ else cut.block_n
         kernel[(-(-length // step), q.shape[0] * heads)](
-            *sources, lse, delta, *targets, *strides(q, k, v, d_out, *targets), *tail,
+            *sources, *facts, *targets, *strides(q, k, v, d_out, *targets), *tail,
             BLOCK_M=cut.block_m, BLOCK_N=cut.block_n, num_warps=cut.warps, num_stages=cut.stages,
             **flags,
         )  # fmt: skip
     return d_q, d_k, d_v
 
 
-def delta_of(out: Tensor, d_out: Tensor, d_lse: Tensor | None) -> Tensor:
-    """rowsum(dO * O) - dLSE, float32 [B, Hq, T]."""
-    from unspool.attention.flash.kernels.sparse_backward import delta_of as kernel
+class RowFacts(NamedTuple):
+    """What the backward kernels need of a query beside its weights, in rows of whole tiles."""
 
+    lse2: Tensor
+    """float32 [B, Hq, whole tiles of T], base 2, +inf where the weights shall be 0."""
+    delta: Tensor
+    """float32, as `lse2`: rowsum(dO * O) - dLSE."""
+
+
+def row_facts(out: Tensor, d_out: Tensor, lse: Tensor, d_lse: Tensor | None) -> RowFacts:
+    """Once for both kernels."""
     import torch
 
+    from unspool.attention.flash.kernels.sparse_backward import row_facts as kernel
+
     batch, num_heads, num_queries, width = out.shape
-    delta = torch.empty(batch, num_heads, num_queries, dtype=torch.float32, device=out.device)
-    rows = 32
-    kernel[(-(-num_queries // rows), batch * num_heads)](
-        out, d_out, out if d_lse is None else d_lse.contiguous(), delta, *strides(out, d_out),
-        num_queries, num_heads, DV=width, BLOCK_DV=power_of_two(width), BLOCK_M=rows,
-        WITH_LSE=d_lse is not None,
+    padded = -(-num_queries // _ROWS) * _ROWS
+    lse2, delta = torch.empty(2, batch, num_heads, padded, dtype=torch.float32, device=out.device)
+    step = 32
+    kernel[(padded // step, batch * num_heads)](
+        out, d_out, lse, lse if d_lse is None else d_lse.contiguous(), lse2, delta,
+        *strides(out, d_out), num_queries, padded, num_heads, DV=width,
+        BLOCK_DV=power_of_two(width), BLOCK_M=step, WITH_LSE=d_lse is not None,
     )  # fmt: skip
-    return delta
+    return RowFacts(lse2, delta)
 
 
 class Listed(NamedTuple):
@@ -262,9 +281,9 @@ def listed_forward(
         scale: Factor on the scores.
         fold: Query heads that share keys become rows of one tile: for few queries.
     """
-    from unspool.attention.flash.kernels.sparse_forward import merge_splits, sparse_forward
-
     import torch
+
+    from unspool.attention.flash.kernels.sparse_forward import merge_splits, sparse_forward
 
     batch, num_heads, num_queries, _ = q.shape
     sizes = sizes_of(q, k, v)
@@ -313,17 +332,17 @@ def listed_forward(
 
 
 def listed_backward(
-    q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, lse: Tensor, delta: Tensor, plan: Plan,
+    q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, facts: RowFacts, plan: Plan,
     spec: Spec, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k and v over lists."""
-    from unspool.attention.flash.kernels.sparse_backward import sparse_dkdv, sparse_dq
-
     import torch
+
+    from unspool.attention.flash.kernels.sparse_backward import sparse_dkdv, sparse_dq
 
     sizes, lists = sizes_of(q, k, v), plan.lists
     d_q = torch.empty_like(q)
-    scatter = plan.gathered
+    padded, scatter = facts.delta.shape[-1], plan.gathered
     if scatter:  # summed in float32, by atomics
         d_k = torch.zeros(k.shape, dtype=torch.float32, device=k.device)
         d_v = torch.zeros(v.shape, dtype=torch.float32, device=v.device)
@@ -338,17 +357,17 @@ def listed_backward(
     steps = strides(q, k, v, d_out)
     grid = (-(-q.shape[2] // lists.block_q) * row_tiles, q.shape[0] * q.shape[1])
     sparse_dq[grid](
-        q, k, v, d_out, lse, delta, d_q, d_k, d_v, *shared.pointers, *steps, *strides(d_q),
-        *shared.strides, *shared.numbers, BLOCK_M=block_m, BLOCK_N=block_n, ROW_TILES=row_tiles,
-        SUBTILES=column_tiles, MODE=2 if scatter else 1, SCATTER=scatter, num_warps=4,
-        num_stages=stages, **shared.flags, **sizes._asdict(),
+        q, k, v, d_out, *facts, d_q, d_k, d_v, *shared.pointers, *steps, *strides(d_q),
+        *shared.strides, padded, *shared.numbers, BLOCK_M=block_m, BLOCK_N=block_n,
+        ROW_TILES=row_tiles, SUBTILES=column_tiles, MODE=2 if scatter else 1, SCATTER=scatter,
+        num_warps=4, num_stages=stages, **shared.flags, **sizes._asdict(),
     )  # fmt: skip
     if plan.turned is not None:
         shared = listed_arguments(q, k, plan.turned, spec, scale, turned=True)
         grid = (-(-k.shape[2] // lists.block_k) * column_tiles, q.shape[0] * k.shape[1])
         sparse_dkdv[grid](
-            q, k, v, d_out, lse, delta, d_k, d_v, *shared.pointers, *steps, *strides(d_k, d_v),
-            *shared.strides, *shared.numbers, BLOCK_M=block_m, BLOCK_N=block_n,
+            q, k, v, d_out, *facts, d_k, d_v, *shared.pointers, *steps, *strides(d_k, d_v),
+            *shared.strides, padded, *shared.numbers, BLOCK_M=block_m, BLOCK_N=block_n,
             COLUMN_TILES=column_tiles, SUBTILES=row_tiles, num_warps=4, num_stages=stages,
             **shared.flags, **sizes._asdict(),
         )  # fmt: skip

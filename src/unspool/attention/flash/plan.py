@@ -149,7 +149,8 @@ def _blocked(x: Tensor, block: int, fill: int) -> Tensor:
     import torch.nn.functional as F
 
     block = min(block, max(1, x.shape[1]))
-    return F.pad(x, (0, -x.shape[1] % block), value=fill).unflatten(1, (-1, block))
+    padded: Tensor = F.pad(x, (0, -x.shape[1] % block), value=fill)
+    return padded.view(x.shape[0], -1, block)
 
 
 _FACTS: WeakKeyDictionary[Spec, tuple[Tensor | None, ...]] = WeakKeyDictionary()

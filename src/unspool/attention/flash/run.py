@@ -27,9 +27,7 @@ _WIDEST = 256
 _FEW_ROWS = 64
 
 
-def why_not_triton(
-    q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, return_lse: bool
-) -> str | None:
+def why_not_triton(q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, return_lse: bool) -> str | None:
     """Why the kernels can't take this call; None: they can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; run: pip install 'unspool[kernels]'"
@@ -61,7 +59,7 @@ def triton_attend(
         q, scale = (q * -1, -scale) if scale < 0 else (q * 0, 1.0)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     if _taught(q, k, v):
-        out, lse = _Attention.apply(q, k, v, spec, scale)  # type: ignore[no-untyped-call] # torch
+        out, lse = _Attention.apply(q, k, v, spec, scale)
     else:
         out, lse = _forward(q, k, v, spec, scale, taught=False)
     return out, lse if return_lse else None
@@ -123,13 +121,11 @@ class _Attention(torch.autograd.Function):
         if d_out is None and d_lse is None:
             return (None,) * 5
         d_out = torch.zeros_like(out) if d_out is None else d_out.contiguous()
-        if d_lse is not None:  # a row that sees nothing has no gradient, whatever comes in
-            d_lse = d_lse.masked_fill(torch.isneginf(lse), 0.0)
-        delta = launch.delta_of(out, d_out, d_lse)
+        facts = launch.row_facts(out, d_out, lse, d_lse)
         spec, scale = ctx.spec, ctx.scale
         if is_band(spec):
-            found = launch.dense_backward(q, k, v, d_out, lse, delta, spec, scale)
+            found = launch.dense_backward(q, k, v, d_out, facts, spec, scale)
         else:
             plan = plan_of(spec, q.shape[2], k.shape[2], q.device, taught=True)
-            found = launch.listed_backward(q, k, v, d_out, lse, delta, plan, spec, scale)
+            found = launch.listed_backward(q, k, v, d_out, facts, plan, spec, scale)
         return (*found, None, None)

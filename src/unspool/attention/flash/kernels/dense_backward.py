@@ -7,6 +7,8 @@ of the log-sum-exp comes in with `delta`.
 Cost: 14 * D operations a pair. Shapes: as `dense_forward`; delta and lse [B, Hq, T].
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
@@ -14,6 +16,7 @@ from unspool.attention.flash.kernels.dense_forward import band_of, load_tile
 
 
 @triton.jit
+@no_type_check
 def _advance_dq(
     dq, q, do, lse, delta, K, V, batch, kv_head, start, end, S, k_row, v_row, q_at, left, right,
     scale, d, dv, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -40,11 +43,13 @@ def _advance_dq(
     return dq
 
 
-@triton.jit(do_not_specialize=["T", "S", "left", "right"])
+@triton.jit(do_not_specialize=["T_PADDED", "T", "S", "left", "right"])
+@no_type_check
 def dense_dq(
     Q, K, V, D_OUT, LSE, DELTA, D_Q,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
-    do_batch, do_head, do_row, dq_batch, dq_head, dq_row, T, S, num_heads, left, right, scale,
+    do_batch, do_head, do_row, dq_batch, dq_head, dq_row,
+    T_PADDED, T, S, num_heads, left, right, scale,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr, LEFT: tl.constexpr,
     RIGHT: tl.constexpr, DESCRIBED: tl.constexpr, PRECISION: tl.constexpr,
@@ -67,10 +72,9 @@ def dense_dq(
         D_OUT += batch.to(tl.int64) * do_batch + head.to(tl.int64) * do_head
     q = load_tile(Q, batch, head, first_row, T, q_row, d, D, BLOCK_D, BLOCK_M, DESCRIBED)
     do = load_tile(D_OUT, batch, head, first_row, T, do_row, dv, DV, BLOCK_DV, BLOCK_M, DESCRIBED)
-    at = (batch.to(tl.int64) * num_heads + head) * T + rows
-    lse = tl.load(LSE + at, mask=rows < T, other=float("inf"))
-    lse = tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
-    delta = tl.load(DELTA + at, mask=rows < T, other=0.0)
+    at = (batch.to(tl.int64) * num_heads + head) * T_PADDED + rows
+    lse = tl.load(LSE + at)
+    delta = tl.load(DELTA + at)
     lo, full_lo, full_hi, hi = band_of(
         first_row + (S - T), first_row + BLOCK_M - 1 + (S - T), S, left, right, BLOCK_N, LEFT, RIGHT
     )
@@ -100,6 +104,7 @@ def dense_dq(
 
 
 @triton.jit
+@no_type_check
 def _advance_dkdv(
     dk, gained, k, v, Q, D_OUT, LSE, DELTA, batch, head, start, end, T, q_row, do_row, k_row_at,
     left, right, scale, d, dv, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -110,12 +115,11 @@ def _advance_dkdv(
         first = tl.multiple_of(first, BLOCK_M)
         q = load_tile(Q, batch, head, first, T, q_row, d, D, BLOCK_D, BLOCK_M, DESCRIBED)
         rows = first + tl.arange(0, BLOCK_M)
-        lse = tl.load(LSE + rows, mask=rows < T, other=float("inf"))
-        lse = tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
+        lse = tl.load(LSE + rows)
         s = tl.dot(k, tl.trans(q), input_precision=PRECISION)
         p = tl.exp2(s * scale - lse[None, :])
         if MASKED:
-            seen = (rows < T)[None, :]
+            seen = (rows >= 0)[None, :]  # rows past the last have an infinite log-sum-exp
             if RIGHT:  # the row at which a column has its own position, less `right`
                 seen = seen & (rows[None, :] >= (k_row_at - right)[:, None])
             if LEFT:
@@ -123,19 +127,20 @@ def _advance_dkdv(
             p = tl.where(seen, p, 0.0)
         do = load_tile(D_OUT, batch, head, first, T, do_row, dv, DV, BLOCK_DV, BLOCK_M, DESCRIBED)
         gained = tl.dot(p.to(do.dtype), do, gained, input_precision=PRECISION)
-        delta = tl.load(DELTA + rows, mask=rows < T, other=0.0)
+        delta = tl.load(DELTA + rows)
         dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)
         ds = p * (dp - delta[None, :])
         dk = tl.dot(ds.to(q.dtype), q, dk, input_precision=PRECISION)
     return dk, gained
 
 
-@triton.jit(do_not_specialize=["T", "S", "left", "right"])
+@triton.jit(do_not_specialize=["T_PADDED", "T", "S", "left", "right"])
+@no_type_check
 def dense_dkdv(
     Q, K, V, D_OUT, LSE, DELTA, D_K, D_V,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
     do_batch, do_head, do_row, dk_batch, dk_head, dk_row, dv_batch, dv_head, dv_row,
-    T, S, num_heads, left, right, scale,
+    T_PADDED, T, S, num_heads, left, right, scale,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr, LEFT: tl.constexpr,
     RIGHT: tl.constexpr, DESCRIBED: tl.constexpr, PRECISION: tl.constexpr,
@@ -158,13 +163,27 @@ def dense_dkdv(
     # on, up to `left` after it: the same band with its sides exchanged, in rows.
     shift = T - S
     lo, full_lo, full_hi, hi = band_of(
-        first_column + shift, first_column + BLOCK_N - 1 + shift, T, right, left, BLOCK_M, RIGHT, LEFT
+        first_column + shift,
+        first_column + BLOCK_N - 1 + shift,
+        T,
+        right,
+        left,
+        BLOCK_M,
+        RIGHT,
+        LEFT,
     )
+    if not LEFT:  # rows past the last do no harm: nothing to mask at that end
+        full_hi = tl.cdiv(T, BLOCK_M) * BLOCK_M
+        full_lo = lo
+        if RIGHT:
+            past = tl.maximum(first_column + BLOCK_N - 1 + shift - right, 0)
+            full_lo = tl.minimum(tl.cdiv(past, BLOCK_M) * BLOCK_M, full_hi)
+            full_lo = tl.maximum(full_lo, lo)
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     gained = tl.zeros([BLOCK_N, BLOCK_DV], tl.float32)
     for member in range(0, GROUPS):
         head = kv_head * GROUPS + member
-        to_row = (batch.to(tl.int64) * num_heads + head) * T
+        to_row = (batch.to(tl.int64) * num_heads + head) * T_PADDED
         if DESCRIBED:
             from_q = Q
             from_do = D_OUT
@@ -182,11 +201,12 @@ def dense_dkdv(
             full_hi, T, q_row, do_row, columns + shift, left, right, scale, d, dv, D, DV,
             BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, False, DESCRIBED, PRECISION,
         )  # fmt: skip
-        dk, gained = _advance_dkdv(
-            dk, gained, k, v, from_q, from_do, LSE + to_row, DELTA + to_row, batch, head, full_hi,
-            hi, T, q_row, do_row, columns + shift, left, right, scale, d, dv, D, DV,
-            BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, True, DESCRIBED, PRECISION,
-        )  # fmt: skip
+        if LEFT:
+            dk, gained = _advance_dkdv(
+                dk, gained, k, v, from_q, from_do, LSE + to_row, DELTA + to_row, batch, head,
+                full_hi, hi, T, q_row, do_row, columns + shift, left, right, scale, d, dv, D, DV,
+                BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, True, DESCRIBED, PRECISION,
+            )  # fmt: skip
     dk = dk * (scale * 0.6931471805599453)
     to_k = D_K + batch.to(tl.int64) * dk_batch + kv_head.to(tl.int64) * dk_head
     to_v = D_V + batch.to(tl.int64) * dv_batch + kv_head.to(tl.int64) * dv_head

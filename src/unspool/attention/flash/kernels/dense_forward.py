@@ -8,11 +8,14 @@ Differs from the papers: any S >= 1 beside T; rows that see nothing give 0 and -
 Cost: 4 * D operations a pair. Shapes: q [B, Hq, T, D], k and v [B, Hkv, S, D].
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
 
 @triton.jit
+@no_type_check
 def load_tile(
     SOURCE, batch, head, first, limit, row_stride, d,
     D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, DESCRIBED: tl.constexpr,
@@ -31,7 +34,11 @@ def load_tile(
 
 
 @triton.jit
-def band_of(at_first, at_last, num, left, right, BLOCK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr):  # fmt: skip
+@no_type_check
+def band_of(
+    at_first, at_last, num, left, right,
+    BLOCK: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+):  # fmt: skip
     """Bounds [lo, full_lo, full_hi, hi) of what positions at_first … at_last see of 0 … num - 1:
     between the middle two every one sees all, outside the outer two nobody sees any."""
     hi = num
@@ -54,6 +61,7 @@ def band_of(at_first, at_last, num, left, right, BLOCK: tl.constexpr, LEFT: tl.c
 
 
 @triton.jit
+@no_type_check
 def _advance(
     acc, l, m, q, K, V, batch, kv_head, start, end, S, k_row, v_row, q_at, left, right, scale, d,
     dv, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -88,6 +96,7 @@ def _advance(
 
 
 @triton.jit(do_not_specialize=["T", "S", "left", "right"])
+@no_type_check
 def dense_forward(
     Q, K, V, OUT, LSE,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
@@ -137,7 +146,9 @@ def dense_forward(
     )  # fmt: skip
     blind = l == 0.0
     acc = acc / tl.where(blind, 1.0, l)[:, None]
-    lse = tl.where(blind, float("-inf"), (m + tl.log2(tl.where(blind, 1.0, l))) * 0.6931471805599453)
+    lse = tl.where(
+        blind, float("-inf"), (m + tl.log2(tl.where(blind, 1.0, l))) * 0.6931471805599453
+    )
     out = OUT + batch.to(tl.int64) * o_batch + head.to(tl.int64) * o_head
     inside = (rows < T)[:, None]
     if DV != BLOCK_DV:

@@ -8,11 +8,14 @@ Cost: a few integer operations a pair. Shapes: rows and columns broadcast, [M, 1
 [1, M] with [N, 1].
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
 
 @triton.jit
+@no_type_check
 def seen_pairs(
     rows, columns, q_at, k_at, q_document, k_document, q_global, k_global, mask,
     mask_row, mask_column, window, right, beyond, sinks,
@@ -46,22 +49,21 @@ def seen_pairs(
 
 
 @triton.jit
+@no_type_check
 def facts(POINTER, base, at, inside, otherwise, GIVEN: tl.constexpr):
     """One integer a row or column, or `otherwise` where the call gives none."""
-    if GIVEN:
-        found = tl.load(POINTER + base + at, mask=inside, other=0)
-    else:
-        found = otherwise
-    return found
+    return tl.load(POINTER + base + at, mask=inside, other=0) if GIVEN else otherwise
 
 
 @triton.jit
+@no_type_check
 def tanh(x):
     """By the exponential, which every device has."""
     return 2.0 / (1.0 + tl.exp2(x * -2.8853900817779268)) - 1.0
 
 
 @triton.jit
+@no_type_check
 def kept_weights(seed, rows, columns, head, threshold, like):
     """Which weights dropout leaves: counted by (key, query, head), as `attention.philox` does."""
     zero = tl.zeros(like.shape, tl.uint32)
@@ -72,6 +74,7 @@ def kept_weights(seed, rows, columns, head, threshold, like):
 
 
 @triton.jit
+@no_type_check
 def columns_of(
     n, LIST, count, num_keys, block_k,
     MODE: tl.constexpr, SUBTILES: tl.constexpr, BLOCK_N: tl.constexpr,

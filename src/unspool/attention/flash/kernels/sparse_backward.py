@@ -9,6 +9,8 @@ with `delta`; the sum over query heads that share keys is in the program.
 Cost: 14 * D operations a listed pair. Shapes: as `sparse_forward`; delta and lse [B, Hq, T].
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
@@ -22,11 +24,15 @@ from unspool.attention.flash.kernels.rules import (
 
 
 @triton.jit
-def delta_of(
-    OUT, D_OUT, D_LSE, DELTA, o_batch, o_head, o_row, do_batch, do_head, do_row, T, num_heads,
+@no_type_check
+def row_facts(
+    OUT, D_OUT, LSE, D_LSE, LSE2, DELTA, o_batch, o_head, o_row, do_batch, do_head, do_row,
+    T, T_PADDED, num_heads,
     DV: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, WITH_LSE: tl.constexpr,
 ):  # fmt: skip
-    """rowsum(dO * O) - dLSE: all that the gradient of a softmax needs beside its weights."""
+    """What the gradient of a softmax needs of a row beside its weights: rowsum(dO * O) - dLSE, and
+    the log-sum-exp in base 2, +inf where nothing was seen and in the rows that fill the last tile,
+    so that their weights come out as 0."""
     across = tl.program_id(1)
     batch, head = (across // num_heads).to(tl.int64), (across % num_heads).to(tl.int64)
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -38,13 +44,30 @@ def delta_of(
     o = tl.load(o_from, mask=inside, other=0.0).to(tl.float32)
     do = tl.load(do_from, mask=inside, other=0.0).to(tl.float32)
     delta = tl.sum(o * do, 1)
-    at = (batch * num_heads + head) * T + rows
+    number = batch * num_heads + head
+    lse = tl.load(LSE + number * T + rows, mask=rows < T, other=float("-inf"))
+    blind = lse == float("-inf")
     if WITH_LSE:
-        delta -= tl.load(D_LSE + at, mask=rows < T, other=0.0).to(tl.float32)
-    tl.store(DELTA + at, delta, mask=rows < T)
+        delta -= tl.load(D_LSE + number * T + rows, mask=rows < T, other=0.0).to(tl.float32)
+    tl.store(DELTA + number * T_PADDED + rows, tl.where(blind, 0.0, delta))
+    lse = tl.where(blind, float("inf"), lse * 1.4426950408889634)
+    tl.store(LSE2 + number * T_PADDED + rows, lse)
 
 
-@triton.jit(do_not_specialize=["T", "S", "window", "right", "beyond", "sinks", "seed", "threshold"])
+@triton.jit(
+    do_not_specialize=[
+        "T_PADDED",
+        "T",
+        "S",
+        "window",
+        "right",
+        "beyond",
+        "sinks",
+        "seed",
+        "threshold",
+    ]
+)
+@no_type_check
 def sparse_dq(
     Q, K, V, D_OUT, LSE, DELTA, D_Q, D_K, D_V,
     Q_AT, K_AT, Q_DOCUMENT, K_DOCUMENT, Q_GLOBAL, K_GLOBAL, MASK_AT, LISTS, COUNTS,
@@ -53,7 +76,7 @@ def sparse_dq(
     at_q_batch, at_k_batch, document_q_batch, document_k_batch, global_q_batch, global_k_batch,
     mask_batch, mask_head, mask_row, mask_column,
     list_batch, list_head, list_row, count_batch, count_head,
-    T, S, num_heads, block_q, block_k, scale, softcap, inverse_kept,
+    T_PADDED, T, S, num_heads, block_q, block_k, scale, softcap, inverse_kept,
     window, right, beyond, sinks, seed, threshold,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr, LIST_GROUPS: tl.constexpr,
@@ -81,9 +104,8 @@ def sparse_dq(
     q = tl.load(q_from, mask=across_d, other=0.0)
     do_from = D_OUT + batch * do_batch + head.to(tl.int64) * do_head + wide * do_row + dv[None, :]
     do = tl.load(do_from, mask=across_dv, other=0.0)
-    at = (batch * num_heads + head) * T + rows
+    at = (batch * num_heads + head) * T_PADDED + rows
     lse = tl.load(LSE + at, mask=live, other=float("inf"))
-    lse = tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
     delta = tl.load(DELTA + at, mask=live, other=0.0)
     q_at = facts(Q_AT, batch * at_q_batch, rows, live, rows + (S - T), AT_Q)
     q_document = facts(Q_DOCUMENT, batch * document_q_batch, rows, live, rows * 0, DOCUMENTS)
@@ -150,7 +172,20 @@ def sparse_dq(
     tl.store(dq_from, (dq * scale).to(D_Q.dtype.element_ty), mask=across_d)
 
 
-@triton.jit(do_not_specialize=["T", "S", "window", "right", "beyond", "sinks", "seed", "threshold"])
+@triton.jit(
+    do_not_specialize=[
+        "T_PADDED",
+        "T",
+        "S",
+        "window",
+        "right",
+        "beyond",
+        "sinks",
+        "seed",
+        "threshold",
+    ]
+)
+@no_type_check
 def sparse_dkdv(
     Q, K, V, D_OUT, LSE, DELTA, D_K, D_V,
     Q_AT, K_AT, Q_DOCUMENT, K_DOCUMENT, Q_GLOBAL, K_GLOBAL, MASK_AT, LISTS, COUNTS,
@@ -159,7 +194,7 @@ def sparse_dkdv(
     at_q_batch, at_k_batch, document_q_batch, document_k_batch, global_q_batch, global_k_batch,
     mask_batch, mask_head, mask_row, mask_column,
     list_batch, list_head, list_row, count_batch, count_head,
-    T, S, num_heads, block_q, block_k, scale, softcap, inverse_kept,
+    T_PADDED, T, S, num_heads, block_q, block_k, scale, softcap, inverse_kept,
     window, right, beyond, sinks, seed, threshold,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr, LIST_GROUPS: tl.constexpr,
@@ -203,7 +238,7 @@ def sparse_dkdv(
         q_from = Q + batch * q_batch + head.to(tl.int64) * q_head
         do_from = D_OUT + batch * do_batch + head.to(tl.int64) * do_head
         mask_from = MASK_AT + batch * mask_batch + head.to(tl.int64) * mask_head
-        first = (batch * num_heads + head) * T
+        first = (batch * num_heads + head) * T_PADDED
         for n in range(0, count * SUBTILES):
             rows, live = columns_of(n, listed, count, T, block_q, 1, SUBTILES, BLOCK_M)
             wide = rows.to(tl.int64)[:, None]
@@ -216,7 +251,6 @@ def sparse_dkdv(
                 mask=live[:, None] & (dv < DV)[None, :], other=0.0,
             )  # fmt: skip
             lse = tl.load(LSE + first + rows, mask=live, other=float("inf"))
-            lse = tl.where(lse == float("-inf"), float("inf"), lse * 1.4426950408889634)
             delta = tl.load(DELTA + first + rows, mask=live, other=0.0)
             s = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale
             if SOFTCAP:

@@ -9,6 +9,8 @@ Cost: 4 * D operations a listed pair. Shapes: q [B, Hq, T, D], k and v [B, Hkv, 
 outputs [splits, B, Hq, T, Dv].
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
@@ -22,6 +24,7 @@ from unspool.attention.flash.kernels.rules import (
 
 
 @triton.jit(do_not_specialize=["T", "S", "window", "right", "beyond", "sinks", "seed", "threshold"])
+@no_type_check
 def sparse_forward(
     Q, K, V, OUT, LSE,
     Q_AT, K_AT, Q_DOCUMENT, K_DOCUMENT, Q_GLOBAL, K_GLOBAL, MASK_AT, LISTS, COUNTS,
@@ -128,7 +131,9 @@ def sparse_forward(
         m = higher
     blind = l == 0.0
     acc = acc / tl.where(blind, 1.0, l)[:, None]
-    lse = tl.where(blind, float("-inf"), (m + tl.log2(tl.where(blind, 1.0, l))) * 0.6931471805599453)
+    lse = tl.where(
+        blind, float("-inf"), (m + tl.log2(tl.where(blind, 1.0, l))) * 0.6931471805599453
+    )
     o_from = OUT + split.to(tl.int64) * o_split + batch * o_batch + heads.to(tl.int64) * o_head
     o_from += rows.to(tl.int64) * o_row
     tl.store(
@@ -141,6 +146,7 @@ def sparse_forward(
 
 
 @triton.jit
+@no_type_check
 def merge_splits(
     PARTS, PART_LSE, OUT, LSE, num_rows, T, num_heads, o_batch, o_head, o_row,
     DV: tl.constexpr, BLOCK_DV: tl.constexpr, SPLITS: tl.constexpr, BLOCK_SPLITS: tl.constexpr,
