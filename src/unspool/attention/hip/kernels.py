@@ -7,11 +7,14 @@ Differs from them: no sort, since 32 counts give the threshold exactly; ties by 
 Cost: as `search`; scratch memory of 4 numbers a kept block and program. Shapes: as `search`.
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
 
 @triton.jit
+@no_type_check
 def _halves(START, SIZE, at, KEPT: tl.constexpr):
     """Start and size of halves `at`: two a group, left and right."""
     group = at // 2
@@ -23,6 +26,7 @@ def _halves(START, SIZE, at, KEPT: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["start", "low", "first_program", "num_blocks", "num_heads"])
+@no_type_check
 def search_blocks(
     Q, K, FIRST, LAST, NEAR, OUT, STARTS, SIZES, SCORES,
     q_batch, q_head, q_row, k_batch, k_head, k_row, start, low, first_program, num_blocks,

@@ -102,7 +102,7 @@ def tree_search(
         from unspool.attention.hip.kernel import triton_search, why_not_triton
 
         reason = why_not_triton(q, k, frame)
-        if reason is None:
+        if reason is None and (q.is_cuda or backend == "triton"):
             return triton_search(q, k, frame, representative)
         if backend == "triton":
             raise ConfigError(f"backend='triton' can't run here: {reason}.")
