@@ -106,6 +106,7 @@ class Queries {
 
 void bind_attention(nb::module_& m);
 void bind_build(nb::module_& m);
+void bind_decoder(nb::module_& m);
 void bind_questions(nb::class_<Index>& index);
 
 }  // namespace unspool

@@ -171,5 +171,6 @@ NB_MODULE(_native, m) {
   m.def("set_threads", &set_threads, "threads"_a);
   bind_attention(m);
   bind_build(m);
+  bind_decoder(m);
   bind_index(m);
 }

@@ -51,6 +51,57 @@ def num_threads() -> int:
 def set_threads(threads: int) -> None:
     """So many threads for long batches, whatever there are processors; 0: as by default."""
 
+DECODER_KERNELS: str | None
+"""Instruction set that the decoder runs with; None: it was built without one."""
+
+class Layers:
+    """What is before and after attention in the layers of a decoder, for one new token a sequence.
+
+    A norm is (weight float32 [n], epsilon) or None; a matrix (weight [out, in]: float32, int16 (the
+    bits of bfloat16) or int8; float32 scale of each row or None; float32 bias or None). Arrays are
+    borrowed and kept alive.
+    """
+
+    def __init__(self, hidden: int, threads: int) -> None: ...
+    def add(
+        self,
+        before: Any,
+        qkv: Sequence[Any],
+        query: Any,
+        key: Any,
+        out: Any,
+        after_attention: Any,
+        middle: Any,
+        gate: Any,
+        up: Any,
+        activation: int,  # 0: silu, 1: gelu by tanh
+        down: Any,
+        after_mlp: Any,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+    ) -> None: ...
+    def set_head(self, norm: Any, head: Any) -> None: ...
+    def bind(self, x: Any, qkv: Any, attended: Any, logits: Any) -> None:
+        """Float32 buffers [batch, n] that calls read and write."""
+
+    def set_angles(self, cos: Any, sin: Any, interleaved: bool = False) -> None:
+        """Rotation of queries and keys from here on; None: none."""
+
+    def before(self, layer: int) -> None:
+        """x -> qkv."""
+
+    def after(self, layer: int) -> None:
+        """x and attended -> x."""
+
+    def logits(self) -> None:
+        """x -> logits."""
+
+def attend_one(parts: Sequence[tuple[Any, Any, Any]], scale: float, threads: int, out: Any) -> None:
+    """One softmax over the keys of several parts (q float32 [B, Hq, 1, D], k [B, Hkv, S, D],
+    v [B, Hkv, S, Dv]; float32, or int16 for bfloat16), into out float32 [B, Hq, 1, Dv]. The bits do
+    not depend on the threads."""
+
 class AttentionPattern:
     """Which pairs attention may see: the rules of unspool.attention.Spec. Tensors are anything that
     speaks DLPack on the processor: positions and documents int64 [B|1, N], global tokens bool,
