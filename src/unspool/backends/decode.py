@@ -1,91 +1,77 @@
 """One written token through a decoder with as little as possible around the arithmetic.
 
-What: runs the layers of a Llama-like model for a single new token as a flat list of fused matrix
-products, over the same stores and mechanisms that `extend` installed; optionally with weights in
-8 bits.
-Source: weight-only quantisation by the largest value of each output row (Dettmers et al. 2022,
-"LLM.int8()", section 2.1, without the outlier split: activations are not quantised).
-Differs from the model's own forward: query, key and value are one product, gate and up another;
-modules, hooks and keyword arguments are left out. What the step computes is tried against the model
-when it is made, and a model it does not reproduce is refused.
+What: runs the layers of a Llama-like model for a single new token a sequence, over the same stores
+and mechanisms that `extend` installed; optionally with weights in 8 bits.
+Source: as `decoder_rows`, which holds the arithmetic; `native_rows` does it in the native engine,
+where that knows every part of the model.
+Differs from the model's own forward: modules, hooks and keyword arguments are left out. What the
+step computes is tried against the model when it is made, and a model it does not reproduce is
+refused.
 Cost: reads every weight once a token: 4, 2 or 1 byte each. Shapes: ids [B, 1] to logits [B, 1, V].
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from unspool.backends.decoder_parts import ModelParts, read_parts
+from unspool.backends.decoder_rows import Rows, TorchRows, Weights
 from unspool.errors import ConfigError, Unsupported
-from unspool.positions.rotation import rotate
 
 if TYPE_CHECKING:
     from unspool.caches.cache import UnspoolCache
     from unspool.extension import Extension
 
-Weights = Literal["same", "int8"]
-Product = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One decoder layer as functions of a row."""
-
-    number: int
-    before: Product
-    qkv: Product
-    query_norm: Product | None
-    key_norm: Product | None
-    out: Product
-    after_attention: Product | None
-    middle: Product
-    gate_up: Product
-    activate: Product
-    down: Product
-    after_mlp: Product | None
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    scale: float
-    kind: str
-    window: int | None
-
 
 class DecodeStep:
     """Logits of one new token for every sequence of a cache. Made by `Extension`."""
 
-    def __init__(self, extension: Extension, weights: Weights = "same") -> None:
-        """Fuse (and quantise) the weights of an extended model.
+    def __init__(
+        self,
+        extension: Extension,
+        weights: Weights = "same",
+        *,
+        native: bool | None = None,
+        fuse: bool = True,
+    ) -> None:
+        """Find the parts of an extended model, and prepare (or quantise) its weights.
+
+        Args:
+            extension: Of the model.
+            weights: "same" or "int8".
+            native: Through the native engine or not; None: where it can.
+            fuse: See `TorchRows`.
 
         Raises:
             Unsupported: The model's layers have parts that the step does not know.
-            ConfigError: `weights` is neither "same" nor "int8".
+            ConfigError: `weights` is neither "same" nor "int8", or the native engine was asked for
+                and can't run the model.
         """
         if weights not in ("same", "int8"):
             raise ConfigError(f"weights must be 'same' or 'int8', got {weights!r}.")
         self.extension = extension
         self.weights = weights
         facts = extension.facts
-        model = extension.model
-        body = getattr(model, "model", None)
-        layers = getattr(body, "layers", None)
-        head = model.get_output_embeddings()
-        if not isinstance(layers, nn.ModuleList) or not isinstance(head, nn.Linear):
-            raise Unsupported(f"{facts.name} has no plain list of layers to run step by step.")
-        quantised = weights == "int8"
-        # The 8-bit product of PyTorch is fast for half-precision rows only.
-        self.dtype = torch.bfloat16 if quantised else facts.dtype
-        self._embed = model.get_input_embeddings()
-        self._rotary = getattr(body, "rotary_emb", None)
+        self._parts = parts = read_parts(extension.model, facts)
         self._layout = next(iter(facts.rotations.values())).layout if facts.rotations else "half"
-        self._final = _norm(getattr(body, "norm", None), self.dtype)
-        self._head = _product([head], quantised, self.dtype)
-        self._layers = [self._read(layer, number, quantised) for number, layer in enumerate(layers)]
+        reason = _why_not_native(parts)
+        if native and reason is not None:
+            raise ConfigError(f"The native decode step can't run {facts.name}: {reason}.")
+        self.native = reason is None if native is None else native
+        self._rows: Rows
+        if self.native:
+            from unspool.backends.native_rows import NativeRows
+
+            self._rows = NativeRows(parts, weights, self._layout)
+        else:
+            self._rows = TorchRows(parts, weights, self._layout, fuse=fuse)
+        self._lock = threading.Lock()
 
     def supports(self, cache: Any) -> bool:
         """Whether every layer of a cache is a store of this project, filled without padding."""
@@ -100,109 +86,42 @@ class DecodeStep:
     @torch.inference_mode()
     def __call__(self, ids: Tensor, cache: UnspoolCache) -> Tensor:
         """Read one token a sequence, [B, 1], and give the logits [B, 1, V] after it."""
+        with self._lock:  # the rows are one place for all callers
+            return self._step(ids, cache)[:, None].to(self.extension.facts.dtype)
+
+    def _step(self, ids: Tensor, cache: UnspoolCache) -> Tensor:
         from unspool._dispatch import run_layer
 
-        x = self._embed(ids)[:, 0].to(self.dtype)
+        rows = self._rows
+        x = self._parts.embed(ids)[:, 0]
+        rows.begin(x)
         position = torch.full((1, 1), cache.get_seq_length(), device=ids.device)
-        turned: dict[str, tuple[Tensor, Tensor]] = {}
-        batch = x.shape[0]
-        for layer in self._layers:
-            h = layer.qkv(layer.before(x))
-            heads = h.view(batch, -1, 1, layer.head_dim)
-            sizes = [layer.num_heads, layer.num_kv_heads, layer.num_kv_heads]
-            q, k, v = torch.split(heads, sizes, dim=1)
-            if layer.query_norm is not None and layer.key_norm is not None:
-                q, k = layer.query_norm(q), layer.key_norm(k)
-            if layer.kind not in turned:
-                turned[layer.kind] = self._angles(layer.kind, x, position)
-            cos, sin = turned[layer.kind]
+        angles: dict[str, tuple[Tensor, Tensor]] = {}
+        turned = ""
+        for layer in self._parts.layers:
+            if layer.kind != turned:
+                turned = layer.kind
+                if turned not in angles:
+                    angles[turned] = self._angles(turned, x, position)
+                rows.turn(*angles[turned])
             store: Any = cache.layers[layer.number]
-            dtype = store.dtype
-            if cos.numel():
-                q, k = rotate(q, cos, sin, self._layout), rotate(k, cos, sin, self._layout)
-            out = run_layer(
-                self.extension.plan_of(layer.number),
-                store,
-                cache,
-                q.to(dtype),
-                k.to(dtype),
-                v.to(dtype),
-                layer.scale,
-                layer.window,
-            )
-            out = layer.out(out.to(self.dtype).reshape(batch, -1))
-            if layer.after_attention is not None:
-                out = layer.after_attention(out)
-            x = x + out
-            gate, up = layer.gate_up(layer.middle(x)).chunk(2, dim=-1)
-            out = layer.down(layer.activate(gate) * up)
-            if layer.after_mlp is not None:
-                out = layer.after_mlp(out)
-            x = x + out
-        return self._head(self._final(x))[:, None].to(self.extension.facts.dtype)
+            q, k, v = rows.before(layer.number, store.dtype)
+            plan = self.extension.plan_of(layer.number)
+            out = run_layer(plan, store, cache, q, k, v, layer.scale, layer.window)
+            rows.after(layer.number, out)
+        return rows.logits()
 
     def _angles(self, kind: str, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [1, 1, 1, rotary/2] of the new position; empty where rotation is late."""
-        if self.extension.is_late(kind) or self._rotary is None:
+        rotary = self._parts.rotary
+        if self.extension.is_late(kind) or rotary is None:
             return x.new_empty(0), x.new_empty(0)
         arguments = (kind,) if len(set(self.extension.facts.layer_types)) > 1 else ()
-        cos, sin = self._rotary(x[:, None], position, *arguments)
+        cos, sin = rotary(x[:, None], position, *arguments)
         half = cos.shape[-1] // 2
         if self._layout == "half":
             return cos[:, None, :, :half], sin[:, None, :, :half]
         return cos[:, None, :, 0::2], sin[:, None, :, 0::2]
-
-    def _read(self, layer: nn.Module, number: int, quantised: bool) -> _Layer:
-        facts = self.extension.facts
-        parts = layer.named_children()
-        names = {name for name, part in parts if not isinstance(part, nn.Dropout)}
-        attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
-        gemma = {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
-        known = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"} | gemma
-        if attention is None or mlp is None or names - known:
-            raise Unsupported(
-                f"{facts.name}: layer {number} has {', '.join(sorted(names - known)) or names}, "
-                f"which the decode step does not know."
-            )
-        middle, after_attention, after_mlp = layer.post_attention_layernorm, None, None
-        if gemma <= names:
-            middle = layer.pre_feedforward_layernorm
-            after_attention = _norm(layer.post_attention_layernorm, self.dtype)
-            after_mlp = _norm(layer.post_feedforward_layernorm, self.dtype)
-        try:
-            if hasattr(attention, "qkv_proj"):
-                qkv = [attention.qkv_proj]
-            else:
-                qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
-            if hasattr(mlp, "gate_up_proj"):
-                gate_up, activate = [mlp.gate_up_proj], mlp.activation_fn
-            else:
-                gate_up, activate = [mlp.gate_proj, mlp.up_proj], mlp.act_fn
-            scale = float(attention.scaling)
-        except AttributeError as error:
-            raise Unsupported(f"{facts.name}: layer {number}: {error}.") from error
-        sliding = facts.layer_types[number] == "sliding_attention"
-        norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-        return _Layer(
-            number=number,
-            before=_norm(layer.input_layernorm, self.dtype),
-            qkv=_product(qkv, quantised, self.dtype),
-            query_norm=_norm(norms[0], self.dtype) if norms[0] is not None else None,
-            key_norm=_norm(norms[1], self.dtype) if norms[1] is not None else None,
-            out=_product([attention.o_proj], quantised, self.dtype),
-            after_attention=after_attention,
-            middle=_norm(middle, self.dtype),
-            gate_up=_product(gate_up, quantised, self.dtype),
-            activate=activate,
-            down=_product([mlp.down_proj], quantised, self.dtype),
-            after_mlp=after_mlp,
-            num_heads=facts.num_heads,
-            num_kv_heads=facts.num_kv_heads,
-            head_dim=facts.head_dim,
-            scale=scale,
-            kind=facts.layer_types[number],
-            window=facts.sliding_window if sliding else None,
-        )
 
 
 def routed(
@@ -215,8 +134,7 @@ def routed(
     """
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
-    step = DecodeStep(extension, weights)
-    _try(step, forward)
+    step = make_step(extension, weights, forward)
 
     @functools.wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -235,8 +153,47 @@ def routed(
     return run
 
 
-def _try(step: DecodeStep, forward: Callable[..., Any]) -> None:
-    """Compare the step with the model on a few tokens."""
+def make_step(extension: Extension, weights: Weights, forward: Callable[..., Any]) -> DecodeStep:
+    """A step that was compared with the model on a few tokens.
+
+    The parts are tried with the weights as they are, so that one that is missing or misread cannot
+    pass for rounding to 8 bits; what the rounding itself changes has a bound of its own.
+
+    Raises:
+        Unsupported: The logits differ by more than rounding.
+    """
+    facts = extension.facts
+    exact = DecodeStep(extension, "same", fuse=weights == "same")
+    half = facts.dtype in (torch.float16, torch.bfloat16)
+    reference = _last_logits(exact, forward)
+    if reference is not None:
+        expected, found = reference
+        _refuse_above(0.03 if half else 1e-4, found, expected, f"{facts.name} gives other logits "
+                      f"through the decode step", "rounding")  # fmt: skip
+    if weights == "same":
+        return exact
+    del exact
+    step = DecodeStep(extension, weights)
+    reference = _last_logits(step, forward)
+    if reference is not None:
+        # On random tokens 8 bits move logits by 0.01 (SmolLM2-135M) to 0.1 (Gemma-3-270M).
+        _refuse_above(0.15, *reference[::-1], f"Weights in 8 bits change the logits of "
+                      f"{facts.name} too much", "usual")  # fmt: skip
+    return step
+
+
+def _refuse_above(bound: float, found: Tensor, expected: Tensor, what: str, bounded: str) -> None:
+    apart = float((found - expected).norm() / expected.norm())
+    if not apart <= bound:
+        raise Unsupported(
+            f"{what} (relative difference {apart:.3g}, at most {bound:g} is {bounded}). Leave "
+            f"weights out."
+        )
+
+
+def _last_logits(step: DecodeStep, forward: Callable[..., Any]) -> tuple[Tensor, Tensor] | None:
+    """The model's logits after a few random tokens, and the step's; None where layers keep
+    transformers' own cache and so take the model's own forward."""
     facts = step.extension.facts
     vocabulary = int(step.extension.model.get_input_embeddings().weight.shape[0])
     generator = torch.Generator().manual_seed(0)
@@ -246,58 +203,14 @@ def _try(step: DecodeStep, forward: Callable[..., Any]) -> None:
         for cache in caches:
             forward(ids[:, :-1], past_key_values=cache, use_cache=True)
         if not step.supports(caches[0]):
-            return  # layers that keep transformers' own cache take the model's own forward
+            return None
         expected = forward(ids[:, -1:], past_key_values=caches[0], use_cache=True).logits.float()
-        found = step(ids[:, -1:], caches[1]).float()
-    apart = float((found - expected).norm() / expected.norm())
-    half = facts.dtype in (torch.float16, torch.bfloat16)
-    # Eight bits alone part random tokens by 0.01 (SmolLM2-135M) to 0.1 (Gemma-3-270M, whose step
-    # with the same weights agrees to 2e-6); a part that is missing or misread, by far more.
-    bound = 0.15 if step.weights == "int8" else 0.03 if half else 1e-4
-    if not apart <= bound:
-        raise Unsupported(
-            f"{facts.name} gives other logits through the decode step (relative difference "
-            f"{apart:.3g}, at most {bound:g} is rounding). Leave weights out."
-        )
+        return expected, step(ids[:, -1:], caches[1]).float()
 
 
-def _product(linears: list[Any], quantised: bool, dtype: torch.dtype) -> Product:
-    """x -> x W^T + b of several linear layers side by side, [B, in] to [B, out]."""
-    if not all(type(linear) is nn.Linear for linear in linears):
-        kinds = ", ".join(type(linear).__name__ for linear in linears)
-        raise Unsupported(f"The decode step takes plain linear layers, and this model has {kinds}.")
-    weight = torch.cat([linear.weight.detach() for linear in linears])
-    if len(linears) == 1:
-        weight = linears[0].weight.detach()
-    biases = [linear.bias for linear in linears]
-    bias = None
-    if any(b is not None for b in biases):
-        parts = [
-            torch.zeros(linear.out_features) if b is None else b.detach().cpu()
-            for linear, b in zip(linears, biases, strict=True)
-        ]
-        bias = torch.cat([part.float() for part in parts]).to(weight.device, dtype)
-    if not quantised:
-        return lambda x: nn.functional.linear(x, weight, bias)
-    scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=1e-12)
-    codes = torch.round(weight.float() / scale[:, None]).to(torch.int8)
-    scale = scale.to(dtype)
-    if bias is None:
-        return lambda x: torch._weight_int8pack_mm(x, codes, scale)
-    return lambda x: torch._weight_int8pack_mm(x, codes, scale) + bias
-
-
-def _norm(module: Any, dtype: torch.dtype) -> Product:
-    """A root-mean-square norm as one fused call; anything else as it is."""
-    weight = getattr(module, "weight", None)
-    eps = getattr(module, "variance_epsilon", None)
-    name = type(module).__name__
-    if name.endswith("RMSNorm") and weight is not None and eps is not None:
-        scale, size = weight.detach().to(dtype), weight.shape
-        return lambda x: nn.functional.rms_norm(x, size, scale, eps)
-    if name.startswith("Gemma") and weight is not None and hasattr(module, "eps"):
-        scale, size, small = (1.0 + weight.detach().float()).to(dtype), weight.shape, module.eps
-        return lambda x: nn.functional.rms_norm(x, size, scale, small)
-    if module is None:
-        raise Unsupported("The decode step needs a final norm, and this model has none.")
-    return lambda x: module(x)
+def _why_not_native(parts: ModelParts) -> str | None:
+    try:
+        from unspool.backends.native_rows import why_not_native
+    except ImportError as error:  # an engine of another version
+        return str(error)
+    return why_not_native(parts)
