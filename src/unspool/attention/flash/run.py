@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unspool.attention.flash import launch
+from unspool.attention.flash import dense, listed
+from unspool.attention.flash.launch import interpreted, row_facts
 from unspool.attention.flash.plan import NARROW, plan_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def why_not_triton(q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, return_lse: b
     """Why the kernels can't take this call; None: they can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; run: pip install 'unspool[kernels]'"
-    if q.device.type != "cuda" and not launch.interpreted():
+    if q.device.type != "cuda" and not interpreted():
         return f"tensors are on {q.device.type}, the kernels need CUDA"
     if q.shape[2] == 0 or k.shape[2] == 0 or q.shape[0] == 0:
         return "there are no queries or no keys"
@@ -92,11 +93,11 @@ def _forward(
         plan = None
         if blocks is not None:
             plan = plan_of(spec, q.shape[2], k.shape[2], q.device, taught=False)
-        return launch.listed_forward(q, k, v, plan, spec, scale, fold=True)
+        return listed.listed_forward(q, k, v, plan, spec, scale, fold=True)
     if is_band(spec):
-        return launch.dense_forward(q, k, v, spec, scale)
+        return dense.dense_forward(q, k, v, spec, scale)
     plan = plan_of(spec, q.shape[2], k.shape[2], q.device, taught=taught)
-    return launch.listed_forward(q, k, v, plan, spec, scale, fold=False)
+    return listed.listed_forward(q, k, v, plan, spec, scale, fold=False)
 
 
 def _taught(*tensors: Tensor) -> bool:
@@ -121,11 +122,12 @@ class _Attention(torch.autograd.Function):
         if d_out is None and d_lse is None:
             return (None,) * 5
         d_out = torch.zeros_like(out) if d_out is None else d_out.contiguous()
-        facts = launch.row_facts(out, d_out, lse, d_lse)
+        facts = row_facts(out, d_out, lse, d_lse)
         spec, scale = ctx.spec, ctx.scale
         if is_band(spec):
-            found = launch.dense_backward(q, k, v, d_out, facts, spec, scale)
+            d_q = dense.dense_dq(q, k, v, d_out, facts, spec, scale)
+            found = (d_q, *dense.dense_dkdv(q, k, v, d_out, facts, spec, scale))
         else:
             plan = plan_of(spec, q.shape[2], k.shape[2], q.device, taught=True)
-            found = launch.listed_backward(q, k, v, d_out, facts, plan, spec, scale)
+            found = listed.listed_backward(q, k, v, d_out, facts, plan, spec, scale)
         return (*found, None, None)
