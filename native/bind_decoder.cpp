@@ -7,6 +7,7 @@
 
 #include "binding.hpp"
 #include "decoder.hpp"
+#include "team.hpp"
 
 using namespace nb::literals;
 
@@ -223,6 +224,7 @@ void bind_decoder(nb::module_& m) {
       .def("before", &Layers::before, "layer"_a)
       .def("after", &Layers::after, "layer"_a)
       .def("logits", &Layers::logits);
+  m.def("share_threads", &Team::share, "shared"_a);
   m.def("attend_one", &attend, "parts"_a, "scale"_a, "threads"_a, "out"_a);
 }
 

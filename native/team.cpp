@@ -1,12 +1,12 @@
 #include "team.hpp"
 
+#include <algorithm>
 #include <system_error>
 #include <thread>
 
-#if defined(_WIN32)
-#include <process.h>
-#else
-#include <unistd.h>
+#if !defined(_WIN32)
+#include <dlfcn.h>
+#include <pthread.h>
 #endif
 
 namespace unspool {
@@ -23,20 +23,53 @@ void pause() {
 #endif
 }
 
-std::int64_t process_id() {
-#if defined(_WIN32)
-  return _getpid();
+std::atomic<bool> g_forked{false};
+std::atomic<bool> g_share{true};
+
+// void GOMP_parallel(void (*)(void*), void*, unsigned threads, unsigned flags): how GCC enters a
+// parallel region. Its first caller makes the pool that later regions of the same thread find.
+using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+Parallel openmp() {
+#if defined(__linux__)
+  static std::atomic<Parallel> found{nullptr};
+  Parallel parallel = found.load(std::memory_order_relaxed);
+  if (!parallel) {  // it may be loaded later
+    parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    found.store(parallel, std::memory_order_relaxed);
+  }
+  return g_share.load(std::memory_order_relaxed) ? parallel : nullptr;
 #else
-  return getpid();
+  return nullptr;
 #endif
+}
+
+struct Shared {
+  void (*call)(void*, std::uint32_t);
+  void* argument;
+  std::uint32_t items;
+  std::atomic<std::uint32_t> next{0};
+};
+
+void take_part(void* data) {
+  auto& shared = *static_cast<Shared*>(data);
+  for (std::uint32_t i; (i = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.items;)
+    shared.call(shared.argument, i);
 }
 
 }  // namespace
 
 Team& Team::shared() {
-  static Team* team = new Team;
+  static Team* team = [] {
+#if !defined(_WIN32)
+    pthread_atfork(nullptr, nullptr, [] { g_forked.store(true); });
+#endif
+    return new Team;
+  }();
   return *team;
 }
+
+void Team::share(bool shared) { g_share.store(shared); }
 
 bool Team::claim(std::uint32_t generation, std::uint32_t items, std::uint32_t& item) {
   std::uint64_t now = ticket_.load(std::memory_order_acquire);
@@ -49,16 +82,19 @@ bool Team::claim(std::uint32_t generation, std::uint32_t items, std::uint32_t& i
 }
 
 void Team::run_items(std::uint32_t threads, std::uint32_t items, Call call, void* argument) {
+  const auto alone = [&] {
+    for (std::uint32_t i = 0; i < items; ++i) call(argument, i);
+  };
+  threads = std::min(threads, items);
+  if (threads < 2 || g_forked.load(std::memory_order_relaxed)) return alone();
+  if (const Parallel parallel = openmp()) {
+    Shared shared{call, argument, items};
+    return parallel(take_part, &shared, threads, 0);
+  }
   std::unique_lock lock(mutex_, std::defer_lock);
-  if (threads < 2 || items < 2 || !lock.try_lock()) {
-    for (std::uint32_t i = 0; i < items; ++i) call(argument, i);
-    return;
-  }
+  if (!lock.try_lock()) return alone();
   start(threads - 1);
-  if (started_ == 0) {
-    for (std::uint32_t i = 0; i < items; ++i) call(argument, i);
-    return;
-  }
+  if (started_ == 0) return alone();
   const std::uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
   call_.store(call, std::memory_order_relaxed);
   argument_.store(argument, std::memory_order_relaxed);
@@ -82,12 +118,6 @@ void Team::run_items(std::uint32_t threads, std::uint32_t items, Call call, void
 }
 
 void Team::start(std::uint32_t threads) {
-  const std::int64_t process = process_id();
-  if (process_ == 0) process_ = process;
-  if (process_ != process) {  // a child of fork: the threads stayed with the parent
-    started_ = 0;
-    return;
-  }
   try {
     while (started_ < threads) {
       const std::uint32_t number = started_;

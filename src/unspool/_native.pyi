@@ -97,6 +97,10 @@ class Layers:
     def logits(self) -> None:
         """x -> logits."""
 
+def share_threads(shared: bool) -> None:
+    """Whether a decoder works on the threads of GNU OpenMP where the process has loaded it (the
+    default), or on some of its own; for tests."""
+
 def attend_one(parts: Sequence[tuple[Any, Any, Any]], scale: float, threads: int, out: Any) -> None:
     """One softmax over the keys of several parts (q float32 [B, Hq, 1, D], k [B, Hkv, S, D],
     v [B, Hkv, S, Dv]; float32, or int16 for bfloat16), into out float32 [B, Hq, 1, Dv]. The bits do

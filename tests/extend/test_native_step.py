@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -151,16 +152,42 @@ def test_scores_of_any_size_and_other_head_sizes() -> None:
     torch.testing.assert_close(attend_one(odd, 0.2).double(), exact(odd, 0.2), rtol=0, atol=2e-6)
 
 
+@pytest.fixture(params=[True, False], ids=["openmp", "own"])
+def pool(request: pytest.FixtureRequest) -> Any:
+    """Both kinds of threads."""
+    _native.share_threads(request.param)
+    yield
+    _native.share_threads(True)
+
+
 @needs_kernels
-def test_threads_change_no_bit() -> None:
+def test_threads_change_no_bit(pool: None) -> None:
     torch.manual_seed(2)
     q, k, v = (torch.randn(1, 6, n, 64) for n in (1, 4000, 4000))
     outs = []
-    for threads in (1, 2, 3, 7, 2):
+    for threads in (1, 2, 3, 7, 2) * 20:
         out = torch.empty(1, 6, 1, 64)
         _native.attend_one([(q, k[:, :2], v[:, :2])], 0.1, threads, out)
         outs.append(out)
     assert all(torch.equal(out, outs[0]) for out in outs)
+
+
+@needs_kernels
+def test_threads_of_python_share_the_engine(pool: None) -> None:
+    torch.manual_seed(3)
+    inputs = [[torch.randn(1, 2, n, 64) for n in (1, 900, 900)] for _ in range(4)]
+    alone = [attend_one([tuple(x)], 0.1) for x in inputs]
+
+    def work(number: int) -> bool:
+        out = torch.empty(1, 2, 1, 64)
+        same = []
+        for _ in range(50):
+            _native.attend_one([tuple(inputs[number])], 0.1, 2, out)
+            same.append(torch.equal(out, alone[number]))
+        return all(same)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(4)))
 
 
 def _in_a_child(pipe: Any) -> None:
@@ -174,7 +201,7 @@ def _in_a_child(pipe: Any) -> None:
 @pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork"
 )
-def test_a_child_of_fork_works_without_the_threads() -> None:
+def test_a_child_of_fork_works_without_the_threads(pool: None) -> None:
     q, k, v = (torch.ones(1, 2, n, 64) for n in (1, 3000, 3000))
     _native.attend_one([(q, k, v)], 0.1, 2, torch.empty(1, 2, 1, 64))  # starts the threads here
     context = multiprocessing.get_context("fork")
