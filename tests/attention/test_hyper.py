@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -449,56 +449,3 @@ def test_kernels_equal_plain_pytorch(
         ]
         for a, b in zip(*found, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-
-
-def on_gpu(function: Callable[..., None]) -> Any:
-    mark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-    return pytest.mark.gpu(mark(function))
-
-
-@on_gpu
-@pytest.mark.parametrize("dim", [64, 128])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(
-    ("queries", "keys", "causal", "block", "sinks"),
-    [
-        (2048, 2048, True, 256, 0),
-        (1999, 1999, True, 100, 4),
-        (1024, 3001, True, 256, 4),
-        (1500, 1500, False, 0, 3),
-    ],
-)
-def test_kernels_on_a_gpu_equal_the_dense_definition(
-    queries: int, keys: int, causal: bool, block: int, sinks: int, dtype: Any, dim: int
-) -> None:
-    """Within twice the error of written-out attention in the same precision, and a rounding."""
-    inputs = [x.to("cuda", dtype).requires_grad_() for x in parts(queries, keys, dim=dim)]
-    plan = a_plan(
-        *inputs, bits=7, causal=causal, block=block, samples=200, min_seq_len=512, sinks=sinks
-    )
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    truth = reference_hyper(*exact, plan, dim**-0.5)
-    plain = reference_hyper(*inputs, plan, dim**-0.5)
-    ours = Union.apply(*inputs, plan, dim**-0.5, True)
-    weights = [torch.randn_like(truth[0]), torch.randn_like(truth[1])]
-    for use in ((0,), (0, 1)):
-        results = []
-        for pair, start in ((ours, inputs), (plain, inputs), (truth, exact)):
-            total = sum((pair[i].double() * weights[i]).sum() for i in use)
-            gradients = torch.autograd.grad(total, start, retain_graph=True)
-            results.append([x.detach().double() for x in (*pair, *gradients)])
-        for mine, peer, right in zip(*results, strict=True):
-            unit = torch.finfo(dtype).eps * right.abs().mean()
-            assert (mine - right).abs().mean() <= 2 * (peer - right).abs().mean() + unit
-            assert torch.isfinite(mine).all()
-
-
-@on_gpu
-def test_the_same_seed_gives_the_same_bits_on_a_gpu() -> None:
-    inputs = [x.to("cuda", torch.bfloat16) for x in parts(3000, 3000, dim=64)]
-
-    def run() -> torch.Tensor:
-        generator = torch.Generator("cuda").manual_seed(3)
-        return hyper_attention(*inputs, causal=True, min_seq_len=512, generator=generator)
-
-    assert torch.equal(run(), run())

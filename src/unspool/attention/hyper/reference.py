@@ -53,6 +53,7 @@ def log_weights(
 
 def _add(flat: Tensor, level: Level, num_kv_heads: int, num_keys: int) -> None:
     batch, _, pieces, blocks, _ = level.q_rows.shape
+    q_rows, k_rows = level.q_rows.cpu().long(), level.k_rows.cpu().long()
     for b in range(batch):
         for h in range(num_kv_heads):
             for piece in range(pieces):
@@ -64,9 +65,9 @@ def _add(flat: Tensor, level: Level, num_kv_heads: int, num_keys: int) -> None:
                 )
                 drawn = [sample for sample in samples if sample[0] >= 0]
                 for block in range(blocks):
-                    rows = level.q_rows[b, h, piece, block].long()
+                    rows = q_rows[b, h, piece, block]
                     rows = rows[rows >= 0]
-                    keys = level.k_rows[b, h, piece, block].long()
+                    keys = k_rows[b, h, piece, block]
                     keys = keys[keys >= 0] % num_keys
                     flat[rows[:, None], keys] += 1.0
                     for key, own, weight in drawn:
