@@ -206,7 +206,7 @@ def unspool_attention(
     if row is not None and softcap is None and s_aux is None:
         rule = (scale, causal, window, dropout, position_bias)
         return packed_attention(module, row, query, key, value, *rule), None
-    for name, given in (("softcap", softcap), ("position_bias", position_bias), ("s_aux", s_aux)):
+    for name, given in (("position_bias", position_bias), ("s_aux", s_aux)):
         if given is not None:
             raise ConfigError(f"{type(module).__name__} asks for {name}, which extend() lacks.")
     if dropout:
@@ -223,6 +223,11 @@ def unspool_attention(
             f"{type(module).__name__} is of none. Use extend(model, method)."
         )
     plan = plan or LayerPlan(layer=-1)
+    if softcap is not None and not getattr(plan.attend, "softcaps", False):
+        raise ConfigError(
+            f"{type(module).__name__} asks for softcap, which the mechanism of layer {plan.layer} "
+            f"lacks. Dense attention and methods that choose blocks (hip) have it."
+        )
     frame = _local.frames[-1] if _local.frames else None
     if frame is not None and frame.module is not module:
         raise UnspoolError(
@@ -233,7 +238,9 @@ def unspool_attention(
     layer = frame.layer if frame is not None else None
     start = _seen_before(plan, module, cache, layer, query.shape[2])
     explicit, everywhere = _split_mask(attention_mask, start + query.shape[2])
-    spec = Spec(causal=causal and explicit is None, window=window, mask=explicit)
+    spec = Spec(
+        causal=causal and explicit is None, window=window, mask=explicit, softcap=softcap or None
+    )
     training = module.training and not isinstance(layer, Store)
     call = _call(plan, layer, cache, (query, key, value), everywhere, start, spec, scale, training)
     return _attend(plan, call, layer, cache).transpose(1, 2), None

@@ -32,6 +32,10 @@ class Dense:
     late: bool = False
     """Rotate on the way: keys are stored raw (a frequency that changes while generating)."""
     reads_segments: bool = True
+    softcaps: bool = True
+    """Scores are capped where the model asks for it."""
+    backend: str = "auto"
+    """As `attend` takes it."""
 
     def __call__(self, call: Call) -> Tensor:
         q, segments = self._read(call)
@@ -60,14 +64,16 @@ class Dense:
     def _segment(self, call: Call, q: Tensor, segment: KV) -> Tensor:
         k, spec = self._prepare(call, segment)
         q = _channels(q, segment)
-        if spec.plain and why_not_one(q, k) is None:
+        if self.backend == "auto" and spec.plain and why_not_one(q, k) is None:
             return attend_one([(q, k, segment.v)], call.scale)
-        return attend(q, k, segment.v, spec=spec, scale=call.scale)
+        return attend(q, k, segment.v, spec=spec, scale=call.scale, backend=self.backend)
 
     def _segment_with_lse(self, call: Call, q: Tensor, segment: KV) -> tuple[Tensor, Tensor]:
         k, spec = self._prepare(call, segment)
         q = _channels(q, segment)
-        return attend(q, k, segment.v, spec=spec, scale=call.scale, return_lse=True)
+        return attend(
+            q, k, segment.v, spec=spec, scale=call.scale, return_lse=True, backend=self.backend
+        )
 
     def _prepare(self, call: Call, segment: KV) -> tuple[Tensor, Spec]:
         k = segment.k

@@ -189,6 +189,7 @@ class BlocksAttend:
     name: str
     late: bool = False
     reads_segments: bool = False
+    softcaps: bool = True
 
     def __call__(self, call: Call) -> Tensor:
         spec = call.spec
