@@ -70,7 +70,7 @@ CLAIM = Claim(
         "by window; normal intervals."
     ),
     packages=PACKAGES,
-    code=("attention/hyper", "attention/kernel.py", "attention/band.py", "attention/sdpa.py"),
+    code=("attention/hyper", "attention/band.py"),
 )
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unspool.attention.hyper import fused, hyper_attention
+from unspool.attention.hyper.cost import count_pairs, forward_flops
 from unspool.attention.hyper.functional import is_exact
 from unspool.attention.hyper.leaves import leaf_attention, leaf_gradients
 from unspool.attention.hyper.lsh import (
@@ -22,6 +23,7 @@ from unspool.attention.hyper.lsh import (
     hash_buckets,
     sort_order,
 )
+from unspool.attention.hyper.parts import join_level
 from unspool.attention.hyper.plan import Plan, Settings, make_plan, windows
 from unspool.attention.hyper.reference import log_weights, reference_hyper
 from unspool.attention.hyper.sampled import Drawn, Sample
@@ -449,3 +451,47 @@ def test_kernels_equal_plain_pytorch(
         ]
         for a, b in zip(*found, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+# ---- the count of operations
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "options"),
+    [
+        (512, 512, {"causal": False}),
+        (512, 512, {"sinks": 4}),
+        (300, 700, {"sinks": 4}),
+        (777, 777, {"block": 0}),
+        (640, 640, {"samples": 0}),
+    ],
+)
+def test_counted_operations_are_those_that_run(
+    queries: int, keys: int, options: dict[str, Any]
+) -> None:
+    """PyTorch's own counter of operations, over the levels; the squares are a sum of 1 … leaf."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    q, k, v = (x[:1].half() for x in parts(queries, keys, dim=16))
+    chosen: dict[str, Any] = {"block": 32, "samples": 24, "min_seq_len": 64, **options}
+    plan = a_plan(q, k, v, **chosen)
+    flat = [x.flatten(0, 2) for x in (q, k, v)]
+    out, lse = torch.zeros(len(flat[0]), 16), torch.full((len(flat[0]),), float("-inf"))
+    with FlopCounterMode(display=False) as counter:
+        for level in plan.levels:
+            join_level(level, *flat, 0.25, out, lse)
+    made = Settings(**chosen)
+    counted = count_pairs(queries, keys, made)
+    assert counter.get_total_flops() == 4 * 4 * 16 * (counted.blocks + counted.samples)
+    assert counted.exact == plan.leaves * sum(range(1, plan.leaf + 1))
+    assert forward_flops(queries, keys, 4, 16, made) == 4 * 4 * 16 * counted.total
+
+
+def test_operations_grow_almost_linearly() -> None:
+    """A text eight times as long costs under 14 times as much, where exact attention takes 64."""
+    short, long = (forward_flops(n, n, 32, 64, Settings()) for n in (16_384, 131_072))
+    assert long < 14 * short
+    dense = 2 * 32 * 64 * 131_072**2
+    assert dense > 15 * long
+    assert count_pairs(100, 300, Settings()).total == 100 * 200 + sum(range(1, 101))
+    assert count_pairs(100, 300, Settings(causal=False)).total == 100 * 300

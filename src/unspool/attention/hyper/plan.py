@@ -158,7 +158,7 @@ def _level(
     batch, num_heads, num_queries = hq.shape
     num_kv_heads, num_keys = hk.shape[1:]
     device = hq.device
-    num_blocks, k_block, q_block = _blocks(w, settings)
+    num_blocks, k_block, q_block = block_sizes(w, settings)
     pieces = torch.arange(w.pieces, device=device)[:, None]
     heads = torch.arange(batch * num_heads, device=device).reshape(batch, num_heads, 1, 1)
     kv_heads = torch.arange(batch * num_kv_heads, device=device)
@@ -205,7 +205,7 @@ def _level(
     )
 
 
-def _blocks(w: Window, settings: Settings) -> tuple[int, int, int]:
+def block_sizes(w: Window, settings: Settings) -> tuple[int, int, int]:
     """Blocks of a rectangle, keys of one, queries of one."""
     if settings.block:
         k_block = min(settings.block, w.keys)
