@@ -61,10 +61,10 @@ def search_blocks(
 
     group = tl.arange(0, GROUPS_AT_ONCE)
     here = group < KEPT
-    begin = searched * group // KEPT
-    end = searched * (group + 1) // KEPT
-    tl.store(START + group, begin, mask=here)
-    tl.store(SIZE + group, end - begin, mask=here)
+    # The compiler takes a name that a loop binds anew for carried, so no name stands for two shapes.
+    origin = searched * group // KEPT
+    tl.store(START + group, origin, mask=here)
+    tl.store(SIZE + group, searched * (group + 1) // KEPT - origin, mask=here)
     tl.debug_barrier()
 
     columns = tl.arange(0, TILE * BLOCK_K)
@@ -73,15 +73,15 @@ def search_blocks(
     largest = tl.cdiv(searched, KEPT)
     while largest > 1:
         for tile in range(0, 2 * KEPT, TILE):
-            begin, size = _halves(START, SIZE, tile + columns // BLOCK_K, KEPT)
+            stand, width = _halves(START, SIZE, tile + columns // BLOCK_K, KEPT)
             if STANDS == 1:
-                begin = begin + size // 2
+                stand = stand + width // 2
             if STANDS == 2:
-                begin = begin + tl.maximum(size - 1, 0)
-            row = (begin + low) * BLOCK_K + columns % BLOCK_K
+                stand = stand + tl.maximum(width - 1, 0)
+            row = (stand + low) * BLOCK_K + columns % BLOCK_K
             k = tl.load(
                 k_at + row.to(tl.int64)[:, None] * k_row + d[None, :],
-                mask=(size > 0)[:, None] & (d < D)[None, :],
+                mask=(width > 0)[:, None] & (d < D)[None, :],
                 other=0.0,
             )
             products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
@@ -113,10 +113,10 @@ def search_blocks(
         tl.debug_barrier()
         largest = (largest + 1) // 2
 
-    begin = tl.load(START + group, mask=here, other=0)
+    chosen = tl.load(START + group, mask=here, other=0)
     used = tl.load(SIZE + group, mask=here, other=0) > 0
     place = tl.cumsum(used.to(tl.int32), 0) - 1
     total = tl.sum(used.to(tl.int32))
     out = OUT + program.to(tl.int64) * KEPT
     tl.store(out + group, tl.full((GROUPS_AT_ONCE,), -1, tl.int32), mask=here & (group >= total))
-    tl.store(out + place, begin + low, mask=used)
+    tl.store(out + place, chosen + low, mask=used)
