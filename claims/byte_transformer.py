@@ -45,7 +45,7 @@ CLAIM = Claim(
         "sdpa attention. Alpha is the share of real tokens in the padded batches."
     ),
     packages=("torch", "transformers"),
-    code=("attention", "layout.py", "_packed.py", "_dispatch.py"),
+    code=("attention/padding_free", "layout.py", "_packed.py", "_dispatch.py"),
 )
 
 

@@ -48,7 +48,7 @@ CLAIM = Claim(
     ),
     budget="gpu",
     packages=("torch", "transformers", "triton"),
-    code=("attention", "layout.py", "_packed.py", "_dispatch.py"),
+    code=("attention/padding_free", "layout.py", "_packed.py", "_dispatch.py"),
 )
 
 

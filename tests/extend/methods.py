@@ -26,6 +26,7 @@ BLOCKS = "block_q=8,k_tokens=8,window=8,sink=4,dense_layers=,dense_below=0"
 LAWS: dict[str, Laws] = {
     "dense": Laws("dense", exact_within=200),
     "dense-late": Laws("dense:late=true", exact_within=200),
+    "flash": Laws("flash", exact_within=200),
     "lm-infinite": Laws("lm-infinite:local=48,sinks=4", exact_within=48, bounded=True),
     "lm-infinite-top-k": Laws(
         "lm-infinite:local=48,sinks=4,top_k=3,top_k_from_layer=0", exact_within=48
@@ -61,6 +62,9 @@ LAWS: dict[str, Laws] = {
     "hyper": Laws(
         "hyper:min_seq_len=32,block=8,samples=12,lsh_bits=4,sinks=2", exact_within=63, chunk=0
     ),
+    "softplus": Laws("softplus:p=3", exact_within=0),
+    "softplus-first-stage": Laws("softplus:reweight=false", exact_within=0),
+    "alibi": Laws("alibi", exact_within=0),
     "rope": Laws("rope:kind=linear,factor=2", exact_within=0),
     "xpos": Laws("xpos", exact_within=0),
 }

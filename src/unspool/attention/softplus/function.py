@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from unspool.attention.kernel import check_shapes
+from unspool.attention.kernel import attend, check_shapes
 from unspool.attention.softplus.reference import (
     Phi,
     Scale,
     SoftplusConfig,
     reference_softplus,
+    row_scale,
 )
 from unspool.attention.spec import Spec
 from unspool.errors import ConfigError
@@ -76,7 +77,7 @@ def attend_softplus(
     backend: Backend = "auto",
 ) -> Tensor:
     """`softplus_attention` for settings that were checked."""
-    from unspool.attention.softplus.fused import fused_softplus, why_not_triton
+    from unspool.attention.softplus.fused import fused_softplus, seen_keys, simple, why_not_triton
 
     if backend not in ("auto", "reference", "triton"):
         raise ConfigError(f"backend must be auto, reference or triton, got {backend!r}.")
@@ -90,4 +91,9 @@ def attend_softplus(
             return fused_softplus(q, k, v, spec=spec, config=config)
         if backend == "triton":
             raise ConfigError(f"backend='triton' can't run here: {reason}.")
+        if config.phi == "exp" and config.normalise and not config.reweight and simple(spec):
+            # A softmax of rows scaled one by one: the exact kernel's, with the scale in q.
+            seen = seen_keys(spec, q, k.shape[2])
+            factor = row_scale(config, q.shape[-1], seen)[:, None, :, None].to(q.dtype)
+            return attend(q * factor, k, v, spec=spec, scale=1.0)
     return reference_softplus(q, k, v, spec=spec, config=config)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unspool.attention.softplus.reference import SoftplusConfig, row_scale, tie
+from unspool.attention.softplus.reference import LOW, SoftplusConfig, row_scale, tie
 from unspool.attention.spec import Spec
 
 if TYPE_CHECKING:
@@ -46,9 +46,23 @@ def why_not_triton(
         return f"there is nothing to attend, q is {tuple(q.shape)} and k {tuple(k.shape)}"
     if k.shape[2] < q.shape[2] and spec.causal:
         return f"{q.shape[2]} queries are more than {k.shape[2]} keys"
-    set_ = [name for name in _LEFT_OUT if getattr(spec, name) is not None]
-    set_ += [name for name in ("sinks", "dropout") if getattr(spec, name)]
-    return f"the pattern has {', '.join(set_)}, which the kernel lacks" if set_ else None
+    more = _beyond(spec)
+    return f"the pattern has {', '.join(more)}, which the kernel lacks" if more else None
+
+
+def simple(spec: Spec) -> bool:
+    """Whether a pattern is causality, a window and padding, and nothing else."""
+    return not _beyond(spec)
+
+
+def _beyond(spec: Spec) -> list[str]:
+    more = [name for name in _LEFT_OUT if getattr(spec, name) is not None]
+    return more + [name for name in ("sinks", "dropout") if getattr(spec, name)]
+
+
+def seen_keys(spec: Spec, q: Tensor, num_keys: int) -> Tensor:
+    """float32 [B, T]: keys that each query of a simple pattern sees."""
+    return _seen(spec, *_positions(spec, q, num_keys))
 
 
 def fused_softplus(
@@ -73,19 +87,19 @@ class _Fused(torch.autograd.Function):
         seen = _seen(spec, at_q, at_k)
         factor = row_scale(config, head_dim, seen)
         out = torch.empty_like(q)
-        total, top, powers = (
-            torch.zeros(batch * heads, num_queries, device=q.device) for _ in range(3)
+        total, top, powers, shift = (
+            torch.zeros(batch * heads, num_queries, device=q.device) for _ in range(4)
         )
         sizes = _sizes(q, k, spec, config)
         grid = (-(-num_queries // sizes["BM"]), batch * heads)
         with _on(q):
             kernel.forward[grid](
-                *(q, k, v, out, at_q, at_k, factor, seen, total, top, powers),
+                *(q, k, v, out, at_q, at_k, factor, seen, total, top, powers, shift),
                 *(num_queries, num_keys, float(config.p), float(config.offset)),
-                tie(torch.float32),
+                *(tie(torch.float32), LOW),
                 **sizes,
             )
-        ctx.save_for_backward(q, k, v, out, at_q, at_k, factor, seen, total, top, powers)
+        ctx.save_for_backward(q, k, v, out, at_q, at_k, factor, seen, total, top, powers, shift)
         ctx.spec, ctx.config = spec, config
         return out
 

@@ -4,35 +4,42 @@ What: `forward` computes the row sums in a first pass and re-weighted outputs in
 gives the gradient of the queries, `columns` those of keys and values.
 Source: Gao & Spratling (2025), as the reference; the tiling is that of FlashAttention (Dao 2023),
 without a running maximum, which softplus does not need.
-Differs from the reference: three numbers a row are kept (row sum, largest value above the offset,
-sum of the powers), never the weights. The gradient through the first normalisation needs one sum a
-row, which is zero without an offset: sum_j a_j da_j = p * offset * sum_j (w_j / u_j)(dw_j - D1).
+Differs from the reference: four numbers a row are kept (row sum, largest value above the offset,
+sum of the powers, shift of a row whose scores all underflow), never the weights. The gradient
+through the first normalisation needs one sum a row, which is zero without an offset:
+sum_j a_j da_j = p * offset * sum_j (w_j / u_j)(dw_j - D1).
 Cost: 6 T S D multiplications forward, 16 T S D backward; O(T) memory. Shapes: q [B, Hq, T, D], k
 and v [B, Hkv, S, D], positions int32 [B, T] and [B, S] with -1 at padding, row numbers [B * Hq, T].
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import no_type_check
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _positive(z: Any) -> Any:
-    """softplus; log(1 + e) keeps its digits where e is small."""
+@no_type_check
+def _positive(z, shift):
+    """softplus, or e^(z - shift) in rows that softplus would underflow in, where both are in
+    proportion; log(1 + e) keeps its digits where e is small."""
     e = tl.exp(-tl.abs(z))
-    return tl.maximum(z, 0.0) + tl.where(e < 1e-3, e - 0.5 * e * e, tl.log(1.0 + e))
+    soft = tl.maximum(z, 0.0) + tl.where(e < 1e-3, e - 0.5 * e * e, tl.log(1.0 + e))
+    low = (shift < 0.0)[:, None]
+    return tl.where(low, tl.exp(tl.minimum(z - shift[:, None], 0.0)), soft)
 
 
 @triton.jit
-def _power(ratio: Any, p: Any) -> Any:
+@no_type_check
+def _power(ratio, p):
     return tl.where(ratio > 0.0, tl.exp2(p * tl.log2(tl.maximum(ratio, 1e-37))), 0.0)
 
 
 @triton.jit
-def _visible(at_q: Any, at_k: Any, WINDOW: tl.constexpr, CAUSAL: tl.constexpr) -> Any:
+@no_type_check
+def _visible(at_q, at_k, WINDOW: tl.constexpr, CAUSAL: tl.constexpr):
     distance = at_q[:, None] - at_k[None, :]
     seen = (at_q[:, None] >= 0) & (at_k[None, :] >= 0)
     if CAUSAL:
@@ -43,13 +50,45 @@ def _visible(at_q: Any, at_k: Any, WINDOW: tl.constexpr, CAUSAL: tl.constexpr) -
 
 
 @triton.jit
+@no_type_check
+def _sums(
+    q, K, V, AtK, at_q, factor, shift, batch, kv, S, end,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    WINDOW: tl.constexpr, CAUSAL: tl.constexpr, REWEIGHT: tl.constexpr,
+):  # fmt: skip
+    """Row sums, largest values and largest scores; and sums of values, if they are wanted."""
+    cols = tl.arange(0, BN)
+    d = tl.arange(0, D)
+    total = tl.zeros([BM], dtype=tl.float32)
+    top = tl.zeros([BM], dtype=tl.float32)
+    peak = tl.zeros([BM], dtype=tl.float32) - 1e30
+    acc = tl.zeros([BM, D], dtype=tl.float32)
+    for start in range(0, end, BN):
+        at = start + cols
+        there = (kv * S + at)[:, None] * D + d[None, :]
+        at_k = tl.load(AtK + batch * S + at, mask=at < S, other=-1)
+        k = tl.load(K + there, mask=(at < S)[:, None], other=0.0)
+        z = tl.dot(q, tl.trans(k), input_precision="ieee") * factor[:, None]
+        seen = _visible(at_q, at_k, WINDOW, CAUSAL)
+        f = tl.where(seen, _positive(z, shift), 0.0)
+        total += tl.sum(f, axis=1)
+        top = tl.maximum(top, tl.max(f, axis=1))
+        peak = tl.maximum(peak, tl.max(tl.where(seen, z, -1e30), axis=1))
+        if not REWEIGHT:
+            v = tl.load(V + there, mask=(at < S)[:, None], other=0.0)
+            acc += tl.dot(f.to(v.dtype), v, input_precision="ieee")
+    return total, top, peak, acc
+
+
+@triton.jit
+@no_type_check
 def forward(
-    Q, K, V, Out, AtQ, AtK, Factor, Seen, Sum, Top, Powers,
-    T, S, p, offset, tie,
+    Q, K, V, Out, AtQ, AtK, Factor, Seen, Sum, Top, Powers, Shift,
+    T, S, p, offset, tie, low,
     HQ: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
     WINDOW: tl.constexpr, CAUSAL: tl.constexpr, REWEIGHT: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """One block of queries of one head."""
     block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, kv = head // HQ, head // GROUP
@@ -57,33 +96,27 @@ def forward(
     cols = tl.arange(0, BN)
     d = tl.arange(0, D)
     inside = rows < T
-    q = tl.load(Q + (head * T + rows)[:, None] * D + d[None, :], mask=inside[:, None], other=0.0)
+    here = (head * T + rows)[:, None] * D + d[None, :]
+    q = tl.load(Q + here, mask=inside[:, None], other=0.0)
     at_q = tl.load(AtQ + batch * T + rows, mask=inside, other=-1)
     factor = tl.load(Factor + batch * T + rows, mask=inside, other=0.0)
     seen_keys = tl.load(Seen + batch * T + rows, mask=inside, other=1.0)
     end = S
     if CAUSAL:
         end = tl.minimum(S, S - T + (block + 1) * BM)
-    total = tl.zeros([BM], dtype=tl.float32)
-    top = tl.zeros([BM], dtype=tl.float32)
-    acc = tl.zeros([BM, D], dtype=tl.float32)
-    for start in range(0, end, BN):
-        at = start + cols
-        at_k = tl.load(AtK + batch * S + at, mask=at < S, other=-1)
-        k = tl.load(K + (kv * S + at)[:, None] * D + d[None, :], mask=(at < S)[:, None], other=0.0)
-        z = tl.dot(q, tl.trans(k), input_precision="ieee") * factor[:, None]
-        f = tl.where(_visible(at_q, at_k, WINDOW, CAUSAL), _positive(z), 0.0)
-        total += tl.sum(f, axis=1)
-        if REWEIGHT:
-            top = tl.maximum(top, tl.max(f, axis=1))
-        else:
-            v = tl.load(
-                V + (kv * S + at)[:, None] * D + d[None, :], mask=(at < S)[:, None], other=0.0
-            )
-            acc += tl.dot(f.to(v.dtype), v, input_precision="ieee")
+    shift = tl.zeros([BM], dtype=tl.float32)
+    total, top, peak, acc = _sums(
+        q, K, V, AtK, at_q, factor, shift, batch, kv, S, end,
+        D, BM, BN, WINDOW, CAUSAL, REWEIGHT,
+    )  # fmt: skip
+    shift = tl.where((peak < low) & (peak > -1e29), peak, 0.0)
+    if tl.min(shift, axis=0) < 0.0:  # rare: a row of scores so low that softplus loses them
+        total, top, peak, acc = _sums(
+            q, K, V, AtK, at_q, factor, shift, batch, kv, S, end,
+            D, BM, BN, WINDOW, CAUSAL, REWEIGHT,
+        )  # fmt: skip
     safe = tl.where(total > 0.0, total, 1.0)
     divisor = safe
-    above = tl.zeros([BM], dtype=tl.float32)
     if REWEIGHT:
         above = seen_keys * top / safe - offset
         live = above > tie
@@ -91,38 +124,33 @@ def forward(
         powers = tl.zeros([BM], dtype=tl.float32)
         for start in range(0, end, BN):
             at = start + cols
+            there = (kv * S + at)[:, None] * D + d[None, :]
             at_k = tl.load(AtK + batch * S + at, mask=at < S, other=-1)
-            k = tl.load(
-                K + (kv * S + at)[:, None] * D + d[None, :], mask=(at < S)[:, None], other=0.0
-            )
+            k = tl.load(K + there, mask=(at < S)[:, None], other=0.0)
             z = tl.dot(q, tl.trans(k), input_precision="ieee") * factor[:, None]
-            f = tl.where(_visible(at_q, at_k, WINDOW, CAUSAL), _positive(z), 0.0)
+            f = tl.where(_visible(at_q, at_k, WINDOW, CAUSAL), _positive(z, shift), 0.0)
             a = f / safe[:, None]
             u = seen_keys[:, None] * a - offset
             b = tl.where(live[:, None], _power(u / height[:, None], p), a)
             powers += tl.sum(b, axis=1)
-            v = tl.load(
-                V + (kv * S + at)[:, None] * D + d[None, :], mask=(at < S)[:, None], other=0.0
-            )
+            v = tl.load(V + there, mask=(at < S)[:, None], other=0.0)
             acc += tl.dot(b.to(v.dtype), v, input_precision="ieee")
         divisor = tl.where(powers > 0.0, powers, 1.0)
         tl.store(Powers + head * T + rows, divisor, mask=inside)
         tl.store(Top + head * T + rows, tl.where(live, above, 0.0), mask=inside)
     tl.store(Sum + head * T + rows, safe, mask=inside)
+    tl.store(Shift + head * T + rows, shift, mask=inside)
     out = acc / divisor[:, None]
-    tl.store(
-        Out + (head * T + rows)[:, None] * D + d[None, :],
-        out.to(Out.dtype.element_ty),
-        mask=inside[:, None],
-    )
+    tl.store(Out + here, out.to(Out.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
+@no_type_check
 def _weights(
-    z, seen, seen_keys, total, top, powers, p, offset, REWEIGHT: tl.constexpr
-) -> Any:  # fmt: skip
+    z, seen, shift, seen_keys, total, top, powers, p, offset, REWEIGHT: tl.constexpr
+):  # fmt: skip
     """Weights w, and the slope of w by u (w / u) of live entries; 0 where masked."""
-    a = tl.where(seen, _positive(z), 0.0) / total[:, None]
+    a = tl.where(seen, _positive(z, shift), 0.0) / total[:, None]
     w, slope = a, a * 0.0
     if REWEIGHT:
         live = (top > 0.0)[:, None]
@@ -137,26 +165,29 @@ def _weights(
 
 
 @triton.jit
+@no_type_check
 def _slopes(
-    z, seen, dw, slope, d1, d2, seen_keys, total, top, factor, p, REWEIGHT: tl.constexpr
-) -> Any:  # fmt: skip
+    z, seen, shift, dw, slope, d1, d2, seen_keys, total, top, factor, p, REWEIGHT: tl.constexpr
+):  # fmt: skip
     """Gradient of the raw scores q k from that of the weights."""
     da = dw
     if REWEIGHT:
         sharp = p * seen_keys[:, None] * slope * (dw - d1[:, None])
         da = tl.where((top > 0.0)[:, None], sharp, dw)
     df = (da - d2[:, None]) / total[:, None]
-    return tl.where(seen, df / (1.0 + tl.exp(-z)), 0.0) * factor[:, None]
+    steep = tl.where((shift < 0.0)[:, None], _positive(z, shift), 1.0 / (1.0 + tl.exp(-z)))
+    return tl.where(seen, df * steep, 0.0) * factor[:, None]
 
 
 @triton.jit
+@no_type_check
 def rows(
-    Q, K, V, DOut, DQ, AtQ, AtK, Factor, Seen, Sum, Top, Powers, D1, D2,
+    Q, K, V, DOut, DQ, AtQ, AtK, Factor, Seen, Sum, Top, Powers, Shift, D1, D2,
     T, S, p, offset,
     HQ: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
     WINDOW: tl.constexpr, CAUSAL: tl.constexpr, REWEIGHT: tl.constexpr, OFFSET: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """Gradient of one block of queries of one head, and its sum over the first stage."""
     block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch, kv = head // HQ, head // GROUP
@@ -171,6 +202,7 @@ def rows(
     factor = tl.load(Factor + batch * T + at_rows, mask=inside, other=0.0)
     seen_keys = tl.load(Seen + batch * T + at_rows, mask=inside, other=1.0)
     total = tl.load(Sum + head * T + at_rows, mask=inside, other=1.0)
+    shift = tl.load(Shift + head * T + at_rows, mask=inside, other=0.0)
     d1 = tl.load(D1 + head * T + at_rows, mask=inside, other=0.0)
     top = tl.zeros([BM], dtype=tl.float32)
     powers = tl.zeros([BM], dtype=tl.float32) + 1.0
@@ -192,7 +224,9 @@ def rows(
                 v = tl.load(V + there, mask=(at < S)[:, None], other=0.0)
                 z = tl.dot(q, tl.trans(k), input_precision="ieee") * factor[:, None]
                 seen = _visible(at_q, at_k, WINDOW, CAUSAL)
-                _, slope = _weights(z, seen, seen_keys, total, top, powers, p, offset, REWEIGHT)
+                _, slope = _weights(
+                    z, seen, shift, seen_keys, total, top, powers, p, offset, REWEIGHT
+                )
                 dw = tl.dot(dout, tl.trans(v), input_precision="ieee")
                 gained += tl.sum(slope * (dw - d1[:, None]), axis=1)
         d2 = tl.where(top > 0.0, p * offset * gained, d1)
@@ -206,21 +240,22 @@ def rows(
         v = tl.load(V + there, mask=(at < S)[:, None], other=0.0)
         z = tl.dot(q, tl.trans(k), input_precision="ieee") * factor[:, None]
         seen = _visible(at_q, at_k, WINDOW, CAUSAL)
-        _, slope = _weights(z, seen, seen_keys, total, top, powers, p, offset, REWEIGHT)
+        _, slope = _weights(z, seen, shift, seen_keys, total, top, powers, p, offset, REWEIGHT)
         dw = tl.dot(dout, tl.trans(v), input_precision="ieee")
-        dz = _slopes(z, seen, dw, slope, d1, d2, seen_keys, total, top, factor, p, REWEIGHT)
+        dz = _slopes(z, seen, shift, dw, slope, d1, d2, seen_keys, total, top, factor, p, REWEIGHT)
         dq += tl.dot(dz.to(k.dtype), k, input_precision="ieee")
     tl.store(DQ + here, dq.to(DQ.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
+@no_type_check
 def columns(
-    Q, K, V, DOut, DK, DV, AtQ, AtK, Factor, Seen, Sum, Top, Powers, D1, D2,
+    Q, K, V, DOut, DK, DV, AtQ, AtK, Factor, Seen, Sum, Top, Powers, Shift, D1, D2,
     T, S, p, offset,
     HQ: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
     WINDOW: tl.constexpr, CAUSAL: tl.constexpr, REWEIGHT: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     """Gradients of one block of keys and values of one key-value head."""
     block, kv = tl.program_id(0), tl.program_id(1).to(tl.int64)
     batch = kv * GROUP // HQ
@@ -248,6 +283,7 @@ def columns(
             factor = tl.load(Factor + batch * T + at_rows, mask=inside, other=0.0)
             seen_keys = tl.load(Seen + batch * T + at_rows, mask=inside, other=1.0)
             total = tl.load(Sum + head * T + at_rows, mask=inside, other=1.0)
+            shift = tl.load(Shift + head * T + at_rows, mask=inside, other=0.0)
             d1 = tl.load(D1 + head * T + at_rows, mask=inside, other=0.0)
             d2 = tl.load(D2 + head * T + at_rows, mask=inside, other=0.0)
             top = tl.zeros([BM], dtype=tl.float32)
@@ -257,9 +293,11 @@ def columns(
                 powers = tl.load(Powers + head * T + at_rows, mask=inside, other=1.0)
             z = tl.dot(q, tl.trans(k), input_precision="ieee") * factor[:, None]
             seen = _visible(at_q, at_k, WINDOW, CAUSAL)
-            w, slope = _weights(z, seen, seen_keys, total, top, powers, p, offset, REWEIGHT)
+            w, slope = _weights(z, seen, shift, seen_keys, total, top, powers, p, offset, REWEIGHT)
             dw = tl.dot(dout, tl.trans(v), input_precision="ieee")
-            dz = _slopes(z, seen, dw, slope, d1, d2, seen_keys, total, top, factor, p, REWEIGHT)
+            dz = _slopes(
+                z, seen, shift, dw, slope, d1, d2, seen_keys, total, top, factor, p, REWEIGHT
+            )
             dv += tl.dot(tl.trans(w).to(dout.dtype), dout, input_precision="ieee")
             dk += tl.dot(tl.trans(dz).to(q.dtype), q, input_precision="ieee")
     tl.store(DK + there, dk.to(DK.dtype.element_ty), mask=(at < S)[:, None])

@@ -7,8 +7,10 @@ Source: Gao & Spratling (2025), "Softplus Attention with Re-weighting Boosts Len
 Large Language Models", second version: the dynamic scale, LSSA and LSSAR. Their code could not be
 obtained; constants that rest on knowledge of the paper alone are the defaults of `SoftplusConfig`.
 Differs from the paper: a row that nothing is left of (one key, or all keys alike to within
-rounding) keeps its first-stage weights; the power is taken of shares of the row's largest value, so
-that no length and no power overflows; a query counts the keys that it really sees, padding apart.
+rounding) keeps its first-stage weights; a row whose scores are all so low that softplus underflows
+is shifted first, which changes no weight; the power is taken of shares of the row's largest value,
+so that no length and no power overflows; a query counts the keys that it really sees, padding
+apart.
 Cost: O(T * S) time, and memory of a block of rows. Shapes: q [B, Hq, T, D], k and v [B, Hkv, S, D],
 n [B|1, T].
 """
@@ -26,6 +28,9 @@ from unspool.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
+LOW = -15.0
+"""A row whose scores all lie below this is shifted: softplus is e^z there, to float32."""
+_LOW_DOUBLE = -37.0
 Phi = Literal["softplus", "exp", "relu", "sigmoid"]
 Scale = Literal["log", "log-n", "plain"]
 
@@ -100,6 +105,12 @@ def row_weights(z: Tensor, mask: Tensor | None, seen: Tensor, config: SoftplusCo
     else:
         made = {"softplus": F.softplus, "relu": torch.relu, "sigmoid": torch.sigmoid}
         positive = made[config.phi](z)
+        if config.phi == "softplus" and config.normalise and z.numel():
+            shown = z if mask is None else z.masked_fill(~mask, float("-inf"))
+            top = shown.amax(-1, keepdim=True).detach()
+            low = (top < (LOW if z.dtype != torch.float64 else _LOW_DOUBLE)) & ~torch.isneginf(top)
+            shifted = torch.exp((z - top.masked_fill(~low, 0.0)).clamp(max=0.0))
+            positive = torch.where(low, shifted, positive)
     # After the non-linearity: softplus of a masked score of 0 would be log 2, and scaling -inf by
     # log(1) = 0 would be NaN.
     if mask is not None:

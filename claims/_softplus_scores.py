@@ -1,0 +1,45 @@
+"""From trained decoders to figures: one step a seed and way, and means over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from claims import Context, Figure
+from claims._softplus_training import SCORED, Arm, prepare, prepared, trained
+
+Scores = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""seed -> way -> times -> figure."""
+
+
+def nats_figures(arm: Arm) -> list[Figure]:
+    """The loss of every way at every length, as reported figures."""
+    return [
+        Figure(f"loss at {times}x, {way}", "report", unit="nats a token")
+        for way in arm.ways
+        for times in arm.times
+    ]
+
+
+def seeds_of(ctx: Context, arm: Arm) -> Scores:
+    """Train and score what is not done yet: all ways of a seed before the next."""
+    if not prepared(ctx, arm):
+        ctx.step("ids", lambda: prepare(ctx, arm), inputs={"arm": repr(arm)}, prepares=True)
+    weights = list(dict.fromkeys(SCORED[way][0] for way in arm.ways))
+    found: Scores = {}
+    for seed in arm.seeds:
+        scores: dict[str, Any] = {}
+        for way in weights:
+            made = ctx.step(
+                f"{way.replace(', ', '-').replace(' ', '-')}-{seed}",
+                lambda way=way, seed=seed: trained(ctx, arm, way, seed),
+                inputs={"arm": repr(arm)},
+            )
+            scores |= made["scores"]
+        found[str(seed)] = scores
+    return found
+
+
+def mean(found: Scores, way: str, times: int, figure: str) -> float:
+    """Over seeds."""
+    return statistics.fmean(scores[way][str(times)][figure] for scores in found.values())
