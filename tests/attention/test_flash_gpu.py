@@ -8,6 +8,7 @@ import torch
 from tests.attention.flash_cases import CASES, Case, computed, errors, expected
 from unspool.attention.blocks import BlockMask
 from unspool.attention.kernel import attend
+from unspool.attention.sdpa import cudnn_attend
 from unspool.attention.spec import Spec, visible
 
 pytestmark = [
@@ -150,6 +151,28 @@ def test_memory_grows_with_the_length_and_not_its_square() -> None:
         attend(q, k, v, spec=Spec(), return_lse=True, backend="triton")[0].sum().backward()
         peaks.append(torch.cuda.max_memory_allocated() - before)
     assert peaks[1] < 18 * peaks[0]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "model", "buffer with room"])
+@pytest.mark.parametrize("sizes", [(8, 8, 512, 512), (8, 2, 700, 700), (4, 4, 300, 1000)])
+def test_the_vendor_kernel(sizes: tuple[int, int, int, int], layout: str) -> None:
+    heads, kv_heads, queries, keys = sizes
+    causal = queries == keys
+    q, k, v = (
+        torch.randn(2, h, t, 128, device="cuda", dtype=torch.bfloat16)
+        for h, t in ((heads, queries), (kv_heads, keys), (kv_heads, keys))
+    )
+    if layout == "model":
+        q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
+    elif layout == "buffer with room":
+        k, v = (torch.cat([x, torch.full_like(x, float("nan"))], 2)[:, :, :keys] for x in (k, v))
+    out, lse = cudnn_attend(q, k, v, causal=causal, scale=0.1)
+    wanted = attend(
+        q.double(), k.double(), v.double(), spec=Spec(causal=causal), scale=0.1, return_lse=True,
+        backend="reference",
+    )  # fmt: skip
+    torch.testing.assert_close(out.double(), wanted[0], rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(lse.double(), wanted[1], rtol=1e-3, atol=1e-3)
 
 
 def test_the_same_bits_every_time() -> None:

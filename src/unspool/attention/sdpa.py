@@ -69,6 +69,26 @@ def sdpa_attend(
     return _cuda(q, k, v, seen, square, scale)
 
 
+def cudnn_attend(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Everything or a square's causal half by cuDNN, and its log-sum-exp. Inference only.
+
+    The tensors are made contiguous: over views of a buffer with room this kernel has answered
+    wrongly.
+    """
+    import torch
+
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
+        q, k, v, None, True, 0.0, causal, False, scale=scale
+    )
+    return out, lse.reshape(q.shape[:3]).float()
+
+
 def bias_of(seen: Tensor, dtype: Any) -> Tensor:
     """A bool mask as the additive one that the kernels take."""
     import torch
