@@ -170,14 +170,16 @@ def test_the_kernel_and_its_backward(
     spec = Spec(causal=causal, q_positions=at_k[:, keys - queries :], k_positions=at_k)
     grads = torch.randn(exact[0].shape, generator=torch.Generator().manual_seed(3)).double()
     found = []
-    for dtype, backend in ((torch.float64, "reference"), (torch.float32, "triton")):
+    ways = ((torch.float64, "reference"), (torch.float32, "reference"), (torch.float32, "triton"))
+    for dtype, backend in ways:
         given_ = [x.detach().clone().to(dtype).requires_grad_() for x in exact]
         options = {"p": p, "offset": offset, "reweight": reweight, "backend": backend}
         out = softplus_attention(*given_, spec=spec, **options)
         out.backward(grads.to(dtype))
         found.append([out.detach(), *(x.grad for x in given_)])
-    for right, got in zip(*found, strict=True):
-        torch.testing.assert_close(got.double(), right, rtol=2e-4, atol=2e-5)
+    for right, plain, got in zip(*found, strict=True):
+        bound = 2 * float((plain - right).abs().max()) + 1e-5 * float(right.abs().max())
+        assert float((got - right).abs().max()) <= bound
 
 
 @needs_triton
