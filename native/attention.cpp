@@ -104,11 +104,12 @@ void join(const Problem& p, const Tile& tile, const float* parts, i64 num_parts)
 }  // namespace
 
 const Kernels& kernels(const std::string& name) {
-  static const Kernels* const best = avx512() ? avx512() : avx2() ? avx2() : &portable();
-  if (name.empty()) return *best;
-  for (const Kernels* one : {avx512(), avx2(), &portable()})
-    if (one && name == one->name) return *one;
-  throw BadQuery("This processor has no " + name + " kernels; " + best->name + " are the best.");
+  std::string found;
+  for (const Kernels* one : {avx512_bf16(), avx512(), avx2(), &portable()}) {
+    if (one && (name.empty() || name == one->name)) return *one;
+    if (one) found += std::string(found.empty() ? "" : ", ") + one->name;
+  }
+  throw BadQuery("This processor has no attention kernels named " + name + ", but " + found + ".");
 }
 
 void forward(const Problem& p, const Kernels& use, u64 threads) {
@@ -127,7 +128,8 @@ void forward(const Problem& p, const Kernels& use, u64 threads) {
     for (i64 head = 0; head < p.kv_heads; ++head)
       tiles_of(p, batch, head, [&](const Tile& tile) {
         const bool few = 2 * tile.rows() <= use.lanes;
-        const i64 parts = few ? std::max<i64>(1, static_cast<i64>(ceil_div(tile.end, per_part))) : 1;
+        const i64 cut = static_cast<i64>(ceil_div(tile.end, per_part));
+        const i64 parts = few ? std::max<i64>(1, cut) : 1;
         work.push_back({tile, parts, store});
         pairs += tile.end * keys_each * tile.rows();
         for (i64 part = 0; part < parts; ++part) {

@@ -50,7 +50,8 @@ struct Problem {
   // near_min <= distance <= near_max unless the key or the query is excused.
   i64 min_distance = 0, near_min = 0, near_max = 0, sinks = 0;
   bool any_distance = true, near = false;
-  PerBatch<i64> q_positions, k_positions, q_documents, k_documents;  // none: the last T of 0 … S-1
+  PerBatch<i64> q_positions, k_positions;  // none: 0 … S - 1, and the last T of these
+  PerBatch<i64> q_documents, k_documents;
   PerBatch<u8> q_global, k_global;
 
   // Block lists, or none: every key is listed.
@@ -78,7 +79,7 @@ inline u16 to_bfloat16(float x) {
 // Query rows that go together: `heads` query heads of one key-value head, `count` queries each.
 struct Tile {
   i64 batch = 0, kv_head = 0, head = 0, heads = 1, query = 0, count = 1;
-  i64 begin = 0, end = 0;    // of the list of keys (of spans of kKeys keys, where nothing is listed)
+  i64 begin = 0, end = 0;    // of the list of keys; of spans of kKeys keys, where nothing is listed
   float* partial = nullptr;  // a part of the list: unfinished rows go here, not to `out`
   i64 rows() const { return heads * count; }
 };
@@ -97,6 +98,7 @@ struct Kernels {
 const Kernels& portable();
 const Kernels* avx2();    // null where the processor has it not
 const Kernels* avx512();
+const Kernels* avx512_bf16();
 
 // The fastest kernels of this processor, or those of that name; throws BadQuery for other names.
 const Kernels& kernels(const std::string& name = "");

@@ -8,7 +8,9 @@
 #define UNSPOOL_LANES 8
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(            \
+    __attribute__((target("avx2,fma"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
@@ -29,7 +31,8 @@ namespace unspool::attention {
 const Kernels* avx2() {
   static const Kernels found{"avx2", 8, lanes8::tile_forward, lanes8::few_forward,
                              lanes8::tile_gradients};
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &found : nullptr;
+  const bool able = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return able ? &found : nullptr;
 }
 
 }  // namespace unspool::attention

@@ -53,6 +53,27 @@ UNSPOOL_INLINE Float fma(Float a, Float b, Float c) { return a * b + c; }
 UNSPOOL_INLINE Float max(Float a, Float b) { return pick(a > b, a, b); }
 #endif
 
+// c + a b, where a and b hold pairs of bfloat16 in each lane: the sum of both products.
+#ifdef UNSPOOL_PAIRS
+UNSPOOL_INLINE Float fma_pairs(Float a, Float b, Float c) {
+  return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
+}
+// Pairs of bfloat16: `low` in the lower halves, `high` in the upper.
+UNSPOOL_INLINE Float pair(__m256i low, __m256i high) {
+  return (Float)_mm512_or_si512(_mm512_cvtepu16_epi32(low),
+                                _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+}
+UNSPOOL_INLINE Float pair(Float low, Float high) {
+  return pair((__m256i)_mm512_cvtneps_pbh(low), (__m256i)_mm512_cvtneps_pbh(high));
+}
+UNSPOOL_INLINE Float pair(const u16* low, const u16* high) {
+  return pair(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(low)),
+              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high)));
+}
+#else
+UNSPOOL_INLINE Float fma_pairs(Float, Float, Float c) { return c; }  // never called
+#endif
+
 // 2^x, within 2e-7 of it, for x <= 120 and 0 below -126. The polynomial is 2^f on [-1/2, 1/2].
 UNSPOOL_INLINE Float power(Float f) {
   Float y = fma(f, all(1.32647498e-3f), all(9.67151251e-3f));

@@ -111,7 +111,7 @@ static void rule(const Problem& p, const Rows& rows, const KeyTile& keys, float*
   }
 }
 
-// Scores become weights; the rows' maxima and sums go on, and `keep` is what earlier sums shrink by.
+// Scores become weights; the rows' maxima and sums go on; `keep`: what earlier sums shrink by.
 template <int Wide>
 static void soften_wide(float* s, i64 n, i64 ld, float* top, float* total, float* keep) {
   Float most[Wide], anchor[Wide], added[Wide];
@@ -162,7 +162,8 @@ UNSPOOL_INLINE void finish(const Problem& p, const Tile& tile, i64 row, const fl
   const float factor = blind ? 0.0f : 1.0f / total;
   if (p.half) {
     u16* to = static_cast<u16*>(p.out) + at(tile, p.out_strides, row);
-    for (i64 d = 0; d < p.value_dim; ++d) to[d] = narrow(blind ? 0.0f : values[d * stride] * factor);
+    for (i64 d = 0; d < p.value_dim; ++d)
+      to[d] = narrow(blind ? 0.0f : values[d * stride] * factor);
   } else {
     float* to = static_cast<float*>(p.out) + at(tile, p.out_strides, row);
     for (i64 d = 0; d < p.value_dim; ++d) to[d] = blind ? 0.0f : values[d * stride] * factor;
@@ -170,6 +171,51 @@ UNSPOOL_INLINE void finish(const Problem& p, const Tile& tile, i64 row, const fl
   p.lse[line(p, tile, row)] =
       blind ? -__builtin_inff() : top * kLn2 + __builtin_logf(total);
 }
+
+#ifdef UNSPOOL_PAIRS
+
+// Query rows turned, two dimensions to a lane: [width / 2, ld].
+static void turn_pairs(const Problem& p, const Tile& tile, i64 ld, float* to) {
+  for (i64 row = 0; row < ld; ++row) {
+    const u16* from = static_cast<const u16*>(p.q) +
+                      at(tile, p.q_strides, row < tile.rows() ? row : tile.rows() - 1);
+    for (i64 d = 0; d < p.head_dim; d += 2) __builtin_memcpy(to + d / 2 * ld + row, from + d, 4);
+  }
+}
+
+// Weights [keys, ld] as [pairs of keys, ld], in place.
+static void pair_weights(float* s, i64 n, i64 ld) {
+  if (n % 2)
+    for (i64 j = 0; j < ld; j += kLanes) put(s + n * ld + j, Float{});
+  for (i64 i = 0; i < n; i += 2)
+    for (i64 j = 0; j < ld; j += kLanes)
+      put(s + i / 2 * ld + j, pair(load(s + i * ld + j), load(s + (i + 1) * ld + j)));
+}
+
+// Rows of values [keys, width] as [pairs of keys, width].
+static void pair_values(const char* const* v, i64 n, i64 width, float* room, const float** out) {
+  for (i64 i = 0; i < n; i += 2) {
+    const u16* low = reinterpret_cast<const u16*>(v[i]);
+    const u16* high = reinterpret_cast<const u16*>(v[i + 1]);  // of weight 0 past the last
+    float* to = room + i / 2 * width;
+    out[i / 2] = to;
+    i64 d = 0;
+    for (; d + kLanes <= width; d += kLanes) put(to + d, pair(low + d, high + d));
+    for (; d < width; ++d) {
+      const u32 both = low[d] | static_cast<u32>(high[d]) << 16;
+      __builtin_memcpy(to + d, &both, 4);
+    }
+  }
+}
+
+// Whether pairs of dimensions can be read where they are.
+static bool whole_pairs(const Problem& p) {
+  const auto even = [](i64 x) { return x % 2 == 0; };
+  return p.half && even(p.head_dim) && even(p.k_strides.batch) && even(p.k_strides.head) &&
+         even(p.k_strides.row) && reinterpret_cast<std::uintptr_t>(p.k) % 4 == 0;
+}
+
+#endif
 
 static void tile_forward(const Problem& p, const Tile& tile, char* scratch) {
   Arena arena(scratch);
@@ -186,7 +232,13 @@ static void tile_forward(const Problem& p, const Tile& tile, char* scratch) {
   const float *k[kKeys + kHigh], *v[kKeys + kHigh];
   float* scores[kKeys + kHigh];
 
-  turn(p, tile, p.q, p.q_strides, p.head_dim, q, ld);
+#ifdef UNSPOOL_PAIRS
+  const bool pairs = whole_pairs(p);
+  if (pairs) turn_pairs(p, tile, ld, q);
+#else
+  constexpr bool pairs = false;
+#endif
+  if (!pairs) turn(p, tile, p.q, p.q_strides, p.head_dim, q, ld);
   for (i64 i = 0; i < p.value_dim * ld; ++i) o[i] = 0;
   for (i64 i = 0; i < kRows; ++i) top[i] = kNothing, total[i] = 0;
   for (i64 i = 0; i < kKeys + kHigh; ++i) scores[i] = s + i * ld;
@@ -196,12 +248,25 @@ static void tile_forward(const Problem& p, const Tile& tile, char* scratch) {
   for (now->find(p, tile, keys); now->keys.n;) {
     next->find(p, tile, keys);
     const i64 n = now->keys.n;
-    floats(p, now->k, n, p.head_dim, k_room, k);
-    floats(p, now->v, n, p.value_dim, v_room, v);
-    by_rows<false>(k, n, p.head_dim, q, ld, vectors, scores, scale, next->ahead(p));
-    rule(p, rows, now->keys, s, ld);
-    soften(s, n, ld, top, total, keep);
-    by_columns(v, n, p.value_dim, s, ld, vectors, o, keep);
+#ifdef UNSPOOL_PAIRS
+    if (pairs) {
+      for (i64 i = 0; i < n + kHigh; ++i) k[i] = reinterpret_cast<const float*>(now->k[i]);
+      by_rows<false, true>(k, n, p.head_dim / 2, q, ld, vectors, scores, scale, next->ahead(p));
+      rule(p, rows, now->keys, s, ld);
+      soften(s, n, ld, top, total, keep);
+      pair_weights(s, n, ld);
+      pair_values(now->v, n, p.value_dim, v_room, v);
+      by_columns<true>(v, (n + 1) / 2, p.value_dim, s, ld, vectors, o, keep);
+    }
+#endif
+    if (!pairs) {
+      floats(p, now->k, n, p.head_dim, k_room, k);
+      floats(p, now->v, n, p.value_dim, v_room, v);
+      by_rows<false>(k, n, p.head_dim, q, ld, vectors, scores, scale, next->ahead(p));
+      rule(p, rows, now->keys, s, ld);
+      soften(s, n, ld, top, total, keep);
+      by_columns(v, n, p.value_dim, s, ld, vectors, o, keep);
+    }
     Met* const done = now;
     now = next;
     next = done;

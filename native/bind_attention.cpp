@@ -41,7 +41,8 @@ struct Pattern {
 };
 
 template <class T, class To>
-void take(const PerToken<T>& from, attention::PerBatch<To>& to, i64 batch, i64 n, const char* name) {
+void take(const PerToken<T>& from, attention::PerBatch<To>& to, i64 batch, i64 n,
+          const char* name) {
   if (!from) return;
   const i64 rows = static_cast<i64>(from->shape(0));
   if ((rows != 1 && rows != batch) || static_cast<i64>(from->shape(1)) != n)
