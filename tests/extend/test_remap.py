@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from typing import Any
 
 import numpy as np
@@ -228,16 +230,45 @@ def test_no_sinks_is_a_sliding_window() -> None:
     """LM-Infinite without sinks equals Mistral's own sliding window over the same weights."""
     import transformers
 
-    model = build("mistral")
+    model = copy.deepcopy(build("mistral")).double()
     config = transformers.MistralConfig(**{**model.config.to_dict(), "sliding_window": 16})
-    sliding = transformers.MistralForCausalLM(config).eval()
+    sliding = transformers.MistralForCausalLM(config).eval().double()
     sliding.load_state_dict(model.state_dict())
     ids = tokens(1, 60)
     with torch.no_grad():
         expected = sliding(ids).logits
         with extend(model, "lm-infinite:local=16,sinks=0") as ext:
             out = model(ids, past_key_values=ext.new_cache()).logits
-    torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
+@pytest.mark.parametrize("spec", ["lm-infinite:local=40,sinks=4", "streaming-llm:window=40"])
+def test_rectangles_are_as_exact_as_a_mask(
+    spec: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks read as rectangles err no more than chunks read under a mask, against float64."""
+    from unspool.attention.sinks import SinkWindow
+
+    model = copy.deepcopy(build("llama")).to(dtype)
+    ids = tokens(2, 210)
+
+    def read(model: Any) -> torch.Tensor:
+        with extend(model, spec) as ext, torch.no_grad():
+            cache = ext.new_cache()
+            cuts = [0, 30, 70, 71, 90, 130, 149, 189, 210]
+            parts = [
+                model(ids[:, start:end], past_key_values=cache).logits
+                for start, end in itertools.pairwise(cuts)
+            ]
+        return torch.cat(parts, 1).double()
+
+    exact = read(copy.deepcopy(model).double())
+    rectangles = read(model)
+    monkeypatch.setattr(SinkWindow, "_is_band", lambda *_: False)
+    masked = read(model)
+    assert not torch.equal(rectangles, masked)
+    assert float((rectangles - exact).norm()) < 1.25 * float((masked - exact).norm())
 
 
 def test_the_cache_is_really_cut() -> None:

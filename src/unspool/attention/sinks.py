@@ -2,6 +2,7 @@
 
 What: two (or three) exact calls over disjoint keys, each with its own rotation, merged by
 log-sum-exp: the engine of LM-Infinite and StreamingLLM, which differ in the distance of the sinks.
+The window of a chunk without padding is read as a few rectangles (see `band`), without a mask.
 Source: LM-Infinite (Han et al. 2024), section 4; StreamingLLM (Xiao et al. 2024), section 3.2.
 Differs from both released codes: no pass over what is not visible, no loop over heads, any chunking
 gives the same result, padding is never a sink.
@@ -13,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from unspool.attention.band import Part as Rectangle
+from unspool.attention.band import Tile, add_tiles, attend_tiles, join, near_tiles
 from unspool.attention.call import Call
 from unspool.attention.kernel import attend, merge
 from unspool.attention.one import attend_one, why_not_one
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Part = tuple["Tensor", "Tensor"]
+_MANY_QUERIES = 16
 
 
 @runtime_checkable
@@ -58,7 +62,8 @@ class SinkWindow:
         store = call.store
         if isinstance(store, WindowStore) and self._settled(call, store):
             return self._one(call, store)
-        return merge(self.parts(call))[0]
+        parts = self.parts(call)
+        return parts[0][0] if len(parts) == 1 else merge(parts)[0]
 
     def _settled(self, call: Call, store: WindowStore) -> bool:
         """One query a sequence, no padding, and either all sinks are beyond the window or none."""
@@ -109,14 +114,25 @@ class SinkWindow:
         assert local.k is not None  # just appended
         assert local.v is not None
         q = rotation(call.q, store.from_base(call.start, call.positions))
-        spec = self._local_spec(call, local.positions, len(local))
-        parts = [
-            attend(q, local.k, local.v, spec=spec, scale=call.scale, return_lse=True),
-        ]
         beyond = call.start + call.q.shape[2] > self.window
+        sinks: list[Part] = []
         if beyond and store.sink_k is not None and store.sink_v is not None:
-            parts += self.far(call, rotation, store.sink_k, store.sink_v)
-        return parts
+            sinks = self.far(call, rotation, store.sink_k, store.sink_v)
+        if self._is_band(call, local.positions):
+            before = len(local) - call.q.shape[2]
+            tiles = near_tiles(call.q.shape[2], before, self.window)
+            return attend_band(q, local.k, local.v, tiles, sinks, scale=call.scale)
+        spec = self._local_spec(call, local.positions, len(local))
+        near = attend(q, local.k, local.v, spec=spec, scale=call.scale, return_lse=True)
+        return [near, *sinks]
+
+    def _is_band(self, call: Call, positions: Tensor | None) -> bool:
+        """Several queries in a row whose window is geometry alone."""
+        if call.positions is not None or positions is not None:
+            return False
+        if call.phase == "train" or call.q.requires_grad:
+            return False  # rectangles are computed in place
+        return call.spec.window is None and 1 < call.q.shape[2] <= self.window
 
     def _uncached(self, call: Call, rotation: Rotation) -> list[Part]:
         """Without a cache the chunk is the whole text."""
@@ -135,12 +151,35 @@ class SinkWindow:
         return Spec(window=self.window if held > self.window else None)
 
 
+def attend_band(
+    q: Tensor, k: Tensor, v: Tensor, tiles: list[Tile], others: list[Part], *, scale: float
+) -> list[Part]:
+    """Parts of the attention over tiles (which every query has a pair in) and over `others`.
+
+    On a CPU half precision is faster as products written out, relative to what the kernel gives for
+    the triangle of new tokens and for `others`.
+    """
+    written: list[Tile] = []
+    kernel = tiles
+    if q.device.type == "cpu" and q.dtype.itemsize < 4 and q.shape[2] >= _MANY_QUERIES:
+        kernel = [tile for tile in tiles if tile.shape == "lower"]
+        written = [tile for tile in tiles if tile.shape != "lower"]
+    near = join(attend_tiles(q, k, v, kernel, scale=scale), q)
+    if not written:
+        return [near, *others]
+    out, lse = merge([near, *others])
+    added = add_tiles(q, k, v, written, out, lse, scale=scale)
+    if added is None:  # an exponential overflowed
+        whole = Rectangle(slice(0, q.shape[2]), out, lse)
+        added = join([whole, *attend_tiles(q, k, v, written, scale=scale)], q)
+    return [added]
+
+
 def sink_spec(call: Call, window: int, sinks: int, up_to: int | None = None) -> Spec:
     """Sinks at least `window` back (and nearer than `up_to`), for every query of a call."""
     import torch
 
-    decode = call.positions is None and call.q.shape[2] == 1
-    if decode and up_to is None and call.start >= window + sinks:
-        return Spec(causal=False)  # the one query of a decode step is past them all
+    if call.positions is None and up_to is None and call.start >= window + sinks:
+        return Spec(causal=False)  # every query is past them all
     slots = torch.arange(sinks, device=call.q.device)[None].expand(call.q.shape[0], -1)
     return Spec(beyond=window, window=up_to, q_positions=call.where(), k_positions=slots)
