@@ -2,7 +2,8 @@
 
 One model, SmolLM2-135M-Instruct: unspool and transformers hold it in float32 or bfloat16, llama.cpp
 runs the 4-bit file it comes in. Texts are the Python language reference and manual pages, cut to
-the token. llama.cpp is given a context that holds the text.
+the token. llama.cpp is given a context that holds the text. What is read for a question (xl3m) is
+read up to the prompt that is left, which is read as well.
 """
 
 from __future__ import annotations
@@ -14,8 +15,17 @@ from typing import Any
 
 from benchmarks.registry import Timed, benchmark, peer
 
-TESTS = ("tests/extend/test_remap.py", "tests/extend/test_decode_step.py")
-METHODS = ("lm-infinite:local=4096,sinks=16", "infllm", "self-extend", "dual-chunk", "dense")
+TESTS = ("tests/extend/test_decode_step.py", "tests/extend/test_native_step.py")
+METHODS = (
+    "lm-infinite:local=4096,sinks=16",
+    "streaming-llm:window=4096",
+    "infllm",
+    "xl3m",
+    "self-extend",
+    "dual-chunk",
+    "dense",
+)
+QUESTION = "What is the value that the text gives for the second of these names?"
 LENGTHS = (8192, 32_768, 131_072)
 WRITTEN = 32
 _WARM = 4
@@ -51,7 +61,9 @@ def prefill(tokens: int, method: str, dtype: str) -> Timed:
     from unspool.extension import extend
 
     loaded, ids = _model(dtype), _text(tokens)
-    extension = extend(loaded.model, method)
+    extension = extend(loaded.model, method, tokenizer=loaded.tokenizer)
+    if extension.prompt_method is not None:
+        return Timed(lambda: _reduced(extension, ids))
 
     def call() -> dict[str, Any]:
         cache_ = extension.new_cache()
@@ -72,6 +84,21 @@ def prefill(tokens: int, method: str, dtype: str) -> Timed:
     return Timed(call)
 
 
+def _reduced(extension: Any, ids: list[int]) -> dict[str, Any]:
+    """Read a text for a question, and the prompt that is left of it."""
+    import torch
+
+    question = extension.tokenizer.encode(QUESTION, add_special_tokens=False)
+    began = time.perf_counter()
+    left = extension.reduce([*ids, *question], 16, tail=len(question), asked=True).ids
+    cache_ = extension.new_cache()
+    with torch.inference_mode():
+        for start in range(0, len(left), 1024):
+            chunk = torch.tensor([left[start : start + 1024]])
+            extension.model(chunk, past_key_values=cache_, use_cache=True, logits_to_keep=1)
+    return {"value": len(ids) / (time.perf_counter() - began), "kept_tokens": len(left)}
+
+
 @benchmark(
     "decode",
     tests=TESTS,
@@ -80,18 +107,19 @@ def prefill(tokens: int, method: str, dtype: str) -> Timed:
         "tokens": (2048, 8192, 32_768),
         "method": ("dense", "lm-infinite:local=4096,sinks=16", "infllm"),
         "weights": ("int8", "same"),
+        "dtype": ("float32", "bfloat16"),
     },
     unit="tokens/s",
     fresh=True,
     runs=3,
 )
-def decode(tokens: int, method: str, weights: str) -> Timed:
+def decode(tokens: int, method: str, weights: str, dtype: str) -> Timed:
     """Tokens a second of writing after a text, through transformers' own `generate`."""
     import torch
 
     from unspool.extension import extend
 
-    loaded, ids = _model("float32"), _text(tokens)
+    loaded, ids = _model(dtype), _text(tokens)
     chosen: Any = weights
     extension = extend(loaded.model, method, weights=chosen)
     cache_ = extension.new_cache()
@@ -146,14 +174,14 @@ def prefill_stock(tokens: int, method: str, dtype: str) -> Timed:
 
 
 @peer("decode", "transformers", missing="transformers")
-def decode_stock(tokens: int, method: str, weights: str) -> Timed:
-    """The same model with transformers' own cache and `generate`, weights in float32."""
+def decode_stock(tokens: int, method: str, weights: str, dtype: str) -> Timed:
+    """The same model with transformers' own cache and `generate`, weights not in 8 bits."""
     import copy
 
     import torch
     from transformers import DynamicCache
 
-    loaded, ids = _model("float32"), _text(tokens)
+    loaded, ids = _model(dtype), _text(tokens)
     cache_ = DynamicCache(config=loaded.model.config)
     with torch.inference_mode():
         for start in range(0, tokens - 1, 1024):
@@ -177,7 +205,7 @@ def decode_stock(tokens: int, method: str, weights: str) -> Timed:
 
 
 @peer("decode", "llama-cpp-python", missing="llama_cpp")
-def decode_llama_cpp(tokens: int, method: str, weights: str) -> Timed:
+def decode_llama_cpp(tokens: int, method: str, weights: str, dtype: str) -> Timed:
     """llama.cpp on the 4-bit file, with a context that holds the text and what is written."""
     import llama_cpp
 
