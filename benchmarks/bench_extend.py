@@ -17,7 +17,7 @@ from benchmarks.registry import Timed, benchmark, peer
 
 TESTS = ("tests/extend/test_decode_step.py", "tests/extend/test_native_step.py")
 METHODS = (
-    "lm-infinite:local=4096,sinks=16",
+    "lm-infinite:local=4096",
     "streaming-llm:window=4096",
     "infllm",
     "xl3m",
@@ -105,7 +105,7 @@ def _reduced(extension: Any, ids: list[int]) -> dict[str, Any]:
     against=("transformers", "llama-cpp-python"),
     sweep={
         "tokens": (2048, 8192, 32_768),
-        "method": ("dense", "lm-infinite:local=4096,sinks=16", "infllm"),
+        "method": ("dense", "lm-infinite:local=4096", "infllm"),
         "weights": ("int8", "same"),
         "dtype": ("float32", "bfloat16"),
     },
