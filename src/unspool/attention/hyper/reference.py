@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unspool.attention.hyper.plan import Level, Plan
+    from unspool.attention.hyper.plan import Level, Plan, Settings
 
 
 def reference_hyper(
@@ -77,3 +77,21 @@ def _add(flat: Tensor, level: Level, num_kv_heads: int, num_keys: int) -> None:
 
 def _sides(q: Tensor, k: Tensor) -> tuple[int, int]:
     return q.shape[2], k.shape[2]
+
+
+def pattern(length: int, settings: Settings, *, seed: int = 0, clusters: int = 12) -> Tensor:
+    """bool [length, length]: which keys each query meets, for one head whose queries and keys lie
+    around a few directions."""
+    import torch
+
+    from unspool.attention.hyper.lsh import draw_directions
+    from unspool.attention.hyper.plan import make_plan
+    from unspool.attention.hyper.sampled import Drawn
+
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(clusters, 16, generator=generator)
+    member = torch.randint(clusters, (length,), generator=generator)
+    x = (centres[member] + 0.1 * torch.randn(length, 16, generator=generator))[None, None]
+    directions = draw_directions(16, 7, generator, x.device)
+    plan = make_plan(x, x, x, settings, directions, Drawn("uniform", generator), generator)
+    return log_weights(plan, 1, 1, 1, length, length)[0, 0].isfinite()
