@@ -1,12 +1,17 @@
 #include "attention.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <exception>
 #include <memory>
+#include <mutex>
+#include <thread>
 #include <vector>
 
-#include "threads.hpp"
+#include "poll.hpp"
+#include "team.hpp"
 
 namespace unspool::attention {
 
@@ -15,21 +20,61 @@ namespace {
 // A list is cut here, for few rows: the parts then occupy several threads. The same whatever the
 // number of threads, so that the sums are the same bits.
 constexpr i64 kPart = 4096;
-// Multiplications below which starting threads takes longer than the work.
-constexpr i64 kSmall = 4'000'000;
+// Multiplications below which waking threads takes longer than the work.
+constexpr i64 kSmall = 1'000'000;
 
-struct Free {
-  void operator()(char* p) const { std::free(p); }
-};
-using Scratch = std::unique_ptr<char, Free>;
-
-Scratch scratch_for(const Problem& p) {
+// Room for the matrices of a tile, kept by each thread.
+char* scratch_for(const Problem& p) {
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  static thread_local std::unique_ptr<char, Free> kept;
+  static thread_local u64 size = 0;
   const i64 widths = p.head_dim + p.value_dim + p.k_width + p.v_width + 32;
-  // Matrices of a tile, three times over for gradients, with padding to whole cache lines.
+  // Three times over for gradients, with padding to whole cache lines.
   const i64 bytes = 4 * (3 * widths + 2 * (kKeys + 16)) * kRows + 8 * widths + (64 << 10);
-  void* out = std::aligned_alloc(64, static_cast<std::size_t>(round_up(bytes, 64)));
-  if (!out) throw std::bad_alloc();
-  return Scratch(static_cast<char*>(out));
+  const u64 wanted = round_up(static_cast<u64>(bytes), 64);
+  if (size < wanted) {
+    size = 0;
+    kept.reset(static_cast<char*>(std::aligned_alloc(64, wanted)));
+    if (!kept) throw std::bad_alloc();
+    size = wanted;
+  }
+  return kept.get();
+}
+
+struct Stopped {};  // another thread's item has failed
+
+// Calls f(item, check) for every item, on at most so many threads; `check` throws where the call is
+// to end. The first exception ends the others and is thrown here; signals are the caller's, the
+// deadline is everyone's.
+template <class F>
+void share_out(u64 threads, u64 items, F f) {
+  Poll poll;
+  const std::thread::id caller = std::this_thread::get_id();
+  const Clock::time_point deadline = Poll::deadline;
+  std::atomic<bool> stop{false};
+  std::exception_ptr failed;
+  std::mutex mutex;
+  Team::shared().run(static_cast<u32>(threads), static_cast<u32>(items), [&](u32 item) {
+    if (stop.load(std::memory_order_relaxed)) return;
+    const bool own = std::this_thread::get_id() == caller;
+    try {
+      f(item, [&] {
+        if (stop.load(std::memory_order_relaxed)) throw Stopped{};
+        if (own)
+          poll(4096);
+        else if (Clock::now() >= deadline)
+          throw Deadline("The deadline of this call has passed.");
+      });
+    } catch (const Stopped&) {
+    } catch (...) {
+      std::lock_guard lock(mutex);
+      if (!failed) failed = std::current_exception();
+      stop = true;
+    }
+  });
+  if (failed) std::rethrow_exception(failed);
 }
 
 // Query heads of a key-value head whose lists are the same.
@@ -149,42 +194,23 @@ void forward(const Problem& p, const Kernels& use, u64 threads) {
             parts.data() + w.at +
             static_cast<std::size_t>(part * w.tile.rows() * partial_size(p));
   if (pairs * (p.head_dim + p.value_dim) < kSmall) threads = 1;
-  in_pieces(
-      pieces.size(), 1, 1,
-      [&](u64 begin, u64 end, Poll& poll) {
-        static thread_local Scratch scratch;
-        static thread_local i64 size = 0;
-        const i64 wanted = p.head_dim + p.value_dim;
-        if (!scratch || size < wanted) {
-          scratch = scratch_for(p);
-          size = wanted;
-        }
-        for (u64 i = begin; i < end; ++i) {
-          const bool few = 2 * pieces[i].rows() <= use.lanes;
-          (few ? use.few : use.tile)(p, pieces[i], scratch.get());
-          poll(4096);
-        }
-      },
-      threads);
+  share_out(threads, pieces.size(), [&](u32 item, auto check) {
+    const bool few = 2 * pieces[item].rows() <= use.lanes;
+    (few ? use.few : use.tile)(p, pieces[item], scratch_for(p));
+    check();
+  });
   for (const Work& w : work)
     if (w.parts > 1) join(p, w.tile, parts.data() + w.at, w.parts);
 }
 
 void backward(const Problem& p, const Kernels& use, u64 threads) {
   // One key-value head is one thread's: its tiles add to the same gradients, always in this order.
-  in_pieces(
-      static_cast<u64>(p.batch * p.kv_heads), 1, 1,
-      [&](u64 begin, u64 end, Poll& poll) {
-        const Scratch scratch = scratch_for(p);
-        for (u64 i = begin; i < end; ++i) {
-          const i64 head = static_cast<i64>(i);
-          tiles_of(p, head / p.kv_heads, head % p.kv_heads, [&](const Tile& tile) {
-            use.gradients(p, tile, scratch.get());
-            poll(4096);
-          });
-        }
-      },
-      threads);
+  share_out(threads, static_cast<u64>(p.batch * p.kv_heads), [&](u32 item, auto check) {
+    tiles_of(p, item / p.kv_heads, item % p.kv_heads, [&](const Tile& tile) {
+      use.gradients(p, tile, scratch_for(p));
+      check();
+    });
+  });
 }
 
 }  // namespace unspool::attention

@@ -31,8 +31,8 @@ inline void check_stop() {
 // each gets at least `least`. The first exception ends the other threads and is thrown here; signals
 // are handled by the calling thread, the deadline is everyone's.
 template <class F>
-void in_pieces(u64 n, u64 least, u64 most, F f, u64 limit = num_threads()) {
-  const u64 threads = std::max<u64>(1, std::min(limit, n / least));
+void in_pieces(u64 n, u64 least, u64 most, F f) {
+  const u64 threads = std::max<u64>(1, std::min(num_threads(), n / least));
   const u64 piece = std::min(most, ceil_div(n, threads));
   std::atomic<u64> next{0};
   std::atomic<bool> stop{false};
