@@ -13,6 +13,7 @@ import torch
 from tests.extend.conftest import FAMILIES, VOCABULARY, build, left_padded, tokens
 from tests.oracles.spans import meets, softmax_loops
 from unspool._facts import read_facts
+from unspool.attention import dense, kernel, spans
 from unspool.attention.masformer import MASFormer, pick_full
 from unspool.attention.span_choice import choose_layers, far_shares
 from unspool.attention.span_cost import plan_cost
@@ -223,9 +224,10 @@ def test_what_plain_transformers_cannot_run_is_not_written_down() -> None:
 
 
 @pytest.mark.parametrize("option", ["full=1,block=16", "full=none,block=32,previous_blocks=0"])
-def test_counted_operations_are_those_of_the_plan(option: str) -> None:
+def test_counted_operations_are_those_of_the_plan(
+    option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What PyTorch counts of the products, tile by tile, and what a plan says of the pairs."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     model, length = build("llama"), 256
@@ -236,15 +238,20 @@ def test_counted_operations_are_those_of_the_plan(option: str) -> None:
     rectangles = len(cost.full) * length * length + len(cost.local) * sum(
         rows * columns for rows, columns in tiles(0, length, span)
     )
+
+    def written_out(*tensors: Any, **options: Any) -> Any:
+        return kernel.attend(*tensors, **options, backend="reference")
+
+    for module in (spans, dense):  # plain products, which PyTorch counts one by one
+        monkeypatch.setattr(module, "attend", written_out)
     with (
         extend(model, method),
-        sdpa_kernel(SDPBackend.MATH),  # whose products are counted one by one
         FlopCounterMode(display=False) as counter,
         torch.no_grad(),
     ):
         model(tokens(1, length), use_cache=False)
     counts = counter.get_flop_counts()["Global"]
-    counted = sum(n for op, n in counts.items() if "bmm" in str(op) or "attention" in str(op))
+    counted = sum(n for op, n in counts.items() if "bmm" in str(op))
     assert counted == pytest.approx(4 * 4 * 8 * rectangles, rel=0.02)
     heads, width = 4, 8
     masks = [
@@ -388,7 +395,9 @@ def test_it_trains_under_checkpointing() -> None:
     with extend(model, "masformer:full=1,block=8"):
         model.train()
         plain = torch.autograd.grad(model(ids, labels=ids, use_cache=False).loss, _first(model))
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        # Its name in transformers before 5.20
+        older = getattr(model, "gradient_checkpointing_enable", None)
+        getattr(model, "activation_checkpointing_enable", older)({"use_reentrant": False})
         again = torch.autograd.grad(model(ids, labels=ids, use_cache=False).loss, _first(model))
     torch.testing.assert_close(again, plain)
 
