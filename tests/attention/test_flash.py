@@ -164,7 +164,9 @@ def test_a_backend_says_why_it_cannot_run() -> None:
     reason = BACKENDS["triton"].why_not(taught, q, q, spec=narrow, return_lse=False)
     assert reason is not None
     assert "atomics" in reason
-    assert choose("auto", taught, q, q, spec=Spec(), return_lse=True).name == "reference"
+    assert choose("auto", taught, q, q, spec=Spec(), return_lse=True).name == "native"
+    wide = taught.double()
+    assert choose("auto", wide, wide, wide, spec=Spec(), return_lse=True).name == "reference"
 
 
 @pytest.mark.parametrize(

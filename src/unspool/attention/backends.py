@@ -190,17 +190,20 @@ def choose(name: str, q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, return_lse
         if reason is not None:
             raise ConfigError(f"backend={name!r} can't run here: {reason}.")
         return BACKENDS[name]
-    for candidate in _order(q, spec):
+    for candidate in _order(q, k, spec):
         backend = BACKENDS[candidate]
         if backend.why_not(q, k, v, spec=spec, return_lse=return_lse) is None:
             return backend
     return BACKENDS["reference"]
 
 
-def _order(q: Tensor, spec: Spec) -> tuple[str, ...]:
-    """Which to try, fastest first: the vendor's kernel where no block can be skipped."""
-    skips = spec.blocks is not None
+def _order(q: Tensor, k: Tensor, spec: Spec) -> tuple[str, ...]:
+    """Which to try, fastest first: the vendor's kernel where nothing can be skipped."""
+    skips = spec.blocks is not None or spec.q_documents is not None or spec.window is not None
     if q.device.type == "cuda":
-        skips = skips or spec.q_documents is not None or spec.window is not None
         return ("triton", "sdpa") if skips else ("sdpa", "triton")
-    return ("native", "sdpa") if skips else ("sdpa",)
+    # On a processor the vendor's kernel computes hidden pairs too wherever it is given a mask, and
+    # reads the keys of a lone query slowly.
+    num_queries = q.shape[2]
+    bare = spec.plain and num_queries > 1 and (not spec.causal or num_queries == k.shape[2])
+    return ("sdpa", "native") if bare else ("native", "sdpa")
