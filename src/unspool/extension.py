@@ -221,7 +221,8 @@ class Extension:
         rows = int(ids.shape[0]) * int(kwargs.get("num_beams") or 1)
         for method in self.methods:
             method.admit(self.facts, tokens=int(ids.shape[1]) + written, rows=rows)
-        kwargs.setdefault("prefill_chunk_size", self.prefill_chunk)
+        if not cache.get_seq_length() or _restarts_in_chunks():
+            kwargs.setdefault("prefill_chunk_size", self.prefill_chunk)
         if isinstance(cache, UnspoolCache):
             cache.prefill_end = cache.get_seq_length() + int(ids.shape[1])
             self._last = cache
@@ -387,3 +388,13 @@ def extended(
     """`extend` as a block: the model is restored at its end."""
     with extend(model, method, **options) as extension:
         yield extension
+
+
+def _restarts_in_chunks() -> bool:
+    """Whether transformers reads in chunks behind a cache: 5.17 counts their positions from 0.
+
+    Without chunks it takes positions and mask from the cache, in every release.
+    """
+    import transformers
+
+    return tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (5, 23)
