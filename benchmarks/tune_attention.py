@@ -11,28 +11,28 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_attention import dense, measured, milliseconds
 
 FORWARD = {
-    64: ((64, 128, 4, 2), (128, 64, 4, 3), (128, 128, 8, 2), (64, 64, 4, 3), (128, 64, 4, 2)),
-    128: ((64, 64, 4, 3), (64, 64, 4, 2), (128, 128, 8, 2), (128, 64, 8, 3), (128, 64, 4, 3)),
+    64: ((64, 128, 4, 2), (64, 128, 4, 2, True), (128, 128, 8, 2, True)),
+    128: ((64, 64, 4, 3), (128, 128, 8, 2, True), (64, 64, 4, 2, True), (64, 128, 4, 2, True)),
 }
 DQ = {
-    64: ((128, 64, 8, 3), (64, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)),
-    128: ((128, 64, 8, 3), (128, 64, 8, 2), (64, 64, 4, 2), (64, 64, 4, 3)),
+    64: ((128, 64, 8, 3), (64, 64, 4, 3)),
+    128: ((128, 64, 8, 3), (64, 64, 4, 3)),
 }
 DKDV = {
-    64: ((64, 128, 8, 3), (64, 64, 4, 2), (32, 128, 4, 3), (64, 128, 8, 2), (64, 64, 4, 3)),
-    128: ((64, 128, 8, 3), (64, 128, 8, 2), (64, 64, 4, 2), (32, 128, 8, 3)),
+    64: ((64, 64, 4, 2), (32, 128, 4, 3), (64, 64, 4, 3), (64, 64, 4, 2, False, True)),
+    128: ((64, 64, 4, 2), (64, 128, 8, 3), (64, 64, 4, 2, False, True), (32, 64, 4, 4)),
 }
+TOKENS = 8192
 
 
-def candidates() -> Iterator[tuple[str, int, bool, tuple[int, int, int, int]]]:
+def candidates() -> Iterator[tuple[str, int, bool, tuple[int, ...]]]:
     """(kernel, head size, causal, tiles)."""
     for name, table in (("forward", FORWARD), ("dq", DQ), ("dkdv", DKDV)):
         for head_dim, rows in table.items():
@@ -56,25 +56,25 @@ def runner(name: str, head_dim: int, causal: bool, row: Any, tokens: int) -> Cal
         torch.randn(1, heads, tokens, head_dim, device="cuda", dtype=torch.bfloat16)
         for _ in range(4)
     )
-    cut = configs.Tiles(*row)
+    cut, at = configs.Tiles(*row), (head_dim, causal)
     if name == "forward":
         table, call = configs.DENSE_FORWARD, partial(kernels.dense_forward, q, k, v, spec, scale)
-        return partial(_with, table, head_dim, cut, call)
+        return partial(_with, table, at, cut, call)
     out, lse = kernels.dense_forward(q, k, v, spec, scale)
     facts = row_facts(out, d_out, lse, None)
     table, kernel = {
         "dq": (configs.DENSE_DQ, kernels.dense_dq),
         "dkdv": (configs.DENSE_DKDV, kernels.dense_dkdv),
     }[name]
-    return partial(_with, table, head_dim, cut, partial(kernel, q, k, v, d_out, facts, spec, scale))
+    return partial(_with, table, at, cut, partial(kernel, q, k, v, d_out, facts, spec, scale))
 
 
-def _with(table: dict[int, Any], head_dim: int, cut: Any, call: Callable[[], object]) -> object:
-    held, table[head_dim] = table[head_dim], cut
+def _with(table: Any, at: tuple[int, bool], cut: Any, call: Callable[[], object]) -> object:
+    held, table[at] = table[at], cut
     try:
         return call()
     finally:
-        table[head_dim] = held
+        table[at] = held
 
 
 def work(name: str, head_dim: int, causal: bool, tokens: int) -> float:
@@ -94,50 +94,66 @@ def vendors(head_dim: int, causal: bool, tokens: int) -> dict[str, Any]:
     return found
 
 
+def compile_all(jobs: int) -> None:
+    """Compile every candidate, in several processes."""
+    command = [sys.executable, "-m", "benchmarks.tune_attention", "--jobs", str(jobs)]
+    workers = [
+        subprocess.Popen([*command, "--share", str(share)], env=os.environ) for share in range(jobs)
+    ]
+    for worker in workers:
+        worker.wait()
+
+
+def timed(tokens: int = TOKENS) -> list[dict[str, Any]]:
+    """Milliseconds and TFLOP/s of every candidate."""
+    rows = []
+    for name, head_dim, causal, cut in candidates():
+        row: dict[str, Any] = {"kernel": name, "head_dim": head_dim, "causal": causal}
+        row["tiles"] = cut
+        try:
+            ms = milliseconds(runner(name, head_dim, causal, cut, tokens), 0.12)
+            row["ms"], row["tflops"] = ms, work(name, head_dim, causal, tokens) / ms / 1e9
+        except Exception as error:
+            row["error"] = f"{type(error).__name__} {str(error)[:100]}"
+        rows.append(row)
+    return rows
+
+
+def use_fastest(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Put the fastest tiles into the tables of this process; which they are."""
+    from unspool.attention.flash import configs
+
+    tables = {"forward": configs.DENSE_FORWARD, "dq": configs.DENSE_DQ, "dkdv": configs.DENSE_DKDV}
+    chosen = {}
+    for row in sorted((r for r in rows if "ms" in r), key=lambda r: -r["ms"]):  # fastest last
+        tables[row["kernel"]][row["head_dim"], row["causal"]] = configs.Tiles(*row["tiles"])
+        which = "causal" if row["causal"] else "full"
+        chosen[f"{row['kernel']} d{row['head_dim']} {which}"] = row["tiles"]
+    return chosen
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--share", type=int, help="compile this share only")
-    parser.add_argument("--out", type=Path, help="JSON lines of what was measured")
     options = parser.parse_args()
-    every = list(candidates())
     if options.share is not None:
-        for candidate in every[options.share :: options.jobs]:
+        for candidate in list(candidates())[options.share :: options.jobs]:
             try:
                 runner(*candidate, 256)()
             except Exception as error:
                 sys.stdout.write(f"{candidate}: {type(error).__name__} {str(error)[:200]}\n")
         return 0
-    command = [sys.executable, "-m", "benchmarks.tune_attention", "--jobs", str(options.jobs)]
-    workers = [
-        subprocess.Popen([*command, "--share", str(share)], env=os.environ)
-        for share in range(options.jobs)
-    ]
-    for worker in workers:
-        worker.wait()
-    rows = []
+    compile_all(options.jobs)
     for head_dim in (64, 128):
         for causal in (True, False):
-            rows.append({"head_dim": head_dim, "causal": causal, **vendors(
-                head_dim, causal, options.tokens)})  # fmt: skip
-    for name, head_dim, causal, tiles in every:
-        row: dict[str, Any] = {
-            "kernel": name,
-            "head_dim": head_dim,
-            "causal": causal,
-            "tiles": tiles,
-        }
-        try:
-            ms = milliseconds(runner(name, head_dim, causal, tiles, options.tokens), 0.12)
-            row["ms"], row["tflops"] = ms, work(name, head_dim, causal, options.tokens) / ms / 1e9
-        except Exception as error:
-            row["error"] = f"{type(error).__name__} {str(error)[:100]}"
-        rows.append(row)
-    lines = [json.dumps(row) for row in rows]
-    sys.stdout.write("\n".join(lines) + "\n")
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            found = vendors(head_dim, causal, TOKENS)
+            row = {"head_dim": head_dim, "causal": causal, **found}
+            sys.stdout.write(json.dumps(row) + "\n")
+    rows = timed()
+    for row in rows:
+        sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.write(json.dumps(use_fastest(rows)) + "\n")
     return 0
 
 

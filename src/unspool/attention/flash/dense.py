@@ -55,13 +55,14 @@ def dense_forward(
     from unspool.attention.flash.kernels.dense_forward import dense_forward as kernel
 
     out, lse = results(q, v)
-    cut = tiles(DENSE_FORWARD, max(q.shape[-1], v.shape[-1]), q.itemsize)
+    band = band_of(spec)
+    cut = tiles(DENSE_FORWARD, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize)
     sources, flags = _sources((q, k, v), cut)
     tail = (q.shape[2], k.shape[2], q.shape[1])
-    band = band_of(spec)
     kernel[(-(-q.shape[2] // cut.block_m), q.shape[0] * q.shape[1])](
         *sources, out, lse, *strides(q, k, v, out), *tail, band.left, band.right, scale * LOG2E,
-        LEFT=band.LEFT, RIGHT=band.RIGHT, **flags, **sizes_of(q, k, v)._asdict(),
+        LEFT=band.LEFT, RIGHT=band.RIGHT, AHEAD=cut.ahead, **flags,
+        **sizes_of(q, k, v)._asdict(),
     )  # fmt: skip
     return out, lse
 
@@ -75,10 +76,10 @@ def dense_dq(
     from unspool.attention.flash.kernels.dense_backward import dense_dq as kernel
 
     d_q = torch.empty_like(q)
-    cut = tiles(DENSE_DQ, max(q.shape[-1], v.shape[-1]), q.itemsize)
+    band = band_of(spec)
+    cut = tiles(DENSE_DQ, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize)
     sources, flags = _sources((q, k, v, d_out), cut)
     tail = (facts.delta.shape[-1], q.shape[2], k.shape[2], q.shape[1])
-    band = band_of(spec)
     kernel[(-(-q.shape[2] // cut.block_m), q.shape[0] * q.shape[1])](
         *sources, *facts, d_q, *strides(q, k, v, d_out, d_q), *tail, band.left, band.right,
         scale * LOG2E, LEFT=band.LEFT, RIGHT=band.RIGHT, **flags, **sizes_of(q, k, v)._asdict(),
@@ -95,14 +96,14 @@ def dense_dkdv(
     from unspool.attention.flash.kernels.dense_backward import dense_dkdv as kernel
 
     d_k, d_v = torch.empty_like(k), torch.empty_like(v)
-    cut = tiles(DENSE_DKDV, max(q.shape[-1], v.shape[-1]), q.itemsize)
+    band = band_of(spec)
+    cut = tiles(DENSE_DKDV, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize)
     sources, flags = _sources((q, k, v, d_out), cut)
     tail = (facts.delta.shape[-1], q.shape[2], k.shape[2], q.shape[1])
-    band = band_of(spec)
     kernel[(-(-k.shape[2] // cut.block_n), k.shape[0] * k.shape[1])](
         *sources, *facts, d_k, d_v, *strides(q, k, v, d_out, d_k, d_v), *tail, band.left,
-        band.right, scale * LOG2E, LEFT=band.LEFT, RIGHT=band.RIGHT, **flags,
-        **sizes_of(q, k, v)._asdict(),
+        band.right, scale * LOG2E, LEFT=band.LEFT, RIGHT=band.RIGHT,
+        BACKWARDS=cut.backwards, **flags, **sizes_of(q, k, v)._asdict(),
     )  # fmt: skip
     return d_k, d_v
 

@@ -109,9 +109,11 @@ def _advance_dkdv(
     dk, gained, k, v, Q, D_OUT, LSE, DELTA, batch, head, start, end, T, q_row, do_row, k_row_at,
     left, right, scale, d, dv, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    MASKED: tl.constexpr, DESCRIBED: tl.constexpr, PRECISION: tl.constexpr,
+    MASKED: tl.constexpr, BACKWARDS: tl.constexpr, DESCRIBED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    for first in range(start, end, BLOCK_M):
+    for step in range(start, end, BLOCK_M):
+        first = start + end - BLOCK_M - step if BACKWARDS else step
         first = tl.multiple_of(first, BLOCK_M)
         q = load_tile(Q, batch, head, first, T, q_row, d, D, BLOCK_D, BLOCK_M, DESCRIBED)
         rows = first + tl.arange(0, BLOCK_M)
@@ -143,7 +145,8 @@ def dense_dkdv(
     T_PADDED, T, S, num_heads, left, right, scale,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr, LEFT: tl.constexpr,
-    RIGHT: tl.constexpr, DESCRIBED: tl.constexpr, PRECISION: tl.constexpr,
+    RIGHT: tl.constexpr, BACKWARDS: tl.constexpr, DESCRIBED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`scale` is that of the scores times log2(e)."""
     across = tl.program_id(1)
@@ -190,22 +193,23 @@ def dense_dkdv(
         else:
             from_q = Q + batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
             from_do = D_OUT + batch.to(tl.int64) * do_batch + head.to(tl.int64) * do_head
+        # Backwards, all programs of a head read the same rows at about one time.
+        dk, gained = _advance_dkdv(
+            dk, gained, k, v, from_q, from_do, LSE + to_row, DELTA + to_row, batch, head, full_lo,
+            full_hi, T, q_row, do_row, columns + shift, left, right, scale, d, dv, D, DV,
+            BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, False, BACKWARDS, DESCRIBED, PRECISION,
+        )  # fmt: skip
         if RIGHT:
             dk, gained = _advance_dkdv(
                 dk, gained, k, v, from_q, from_do, LSE + to_row, DELTA + to_row, batch, head, lo,
                 full_lo, T, q_row, do_row, columns + shift, left, right, scale, d, dv, D, DV,
-                BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, True, DESCRIBED, PRECISION,
+                BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, True, False, DESCRIBED, PRECISION,
             )  # fmt: skip
-        dk, gained = _advance_dkdv(
-            dk, gained, k, v, from_q, from_do, LSE + to_row, DELTA + to_row, batch, head, full_lo,
-            full_hi, T, q_row, do_row, columns + shift, left, right, scale, d, dv, D, DV,
-            BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, False, DESCRIBED, PRECISION,
-        )  # fmt: skip
         if LEFT:
             dk, gained = _advance_dkdv(
                 dk, gained, k, v, from_q, from_do, LSE + to_row, DELTA + to_row, batch, head,
                 full_hi, hi, T, q_row, do_row, columns + shift, left, right, scale, d, dv, D, DV,
-                BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, True, DESCRIBED, PRECISION,
+                BLOCK_D, BLOCK_DV, BLOCK_M, LEFT, RIGHT, True, False, DESCRIBED, PRECISION,
             )  # fmt: skip
     dk = dk * (scale * 0.6931471805599453)
     to_k = D_K + batch.to(tl.int64) * dk_batch + kv_head.to(tl.int64) * dk_head

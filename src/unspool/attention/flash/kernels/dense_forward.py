@@ -62,12 +62,45 @@ def band_of(
 
 @triton.jit
 @no_type_check
+def _online(acc, l, m, s, scale, MASKED: tl.constexpr):
+    """The weights of a tile of scores, and what was summed before at the new maximum."""
+    higher = tl.maximum(m, tl.max(s, 1) * scale)
+    anchor = tl.where(higher == float("-inf"), 0.0, higher) if MASKED else higher
+    p = tl.exp2(s * scale - anchor[:, None])
+    shrink = tl.exp2(m - anchor)
+    return acc * shrink[:, None], l * shrink + tl.sum(p, 1), higher, p
+
+
+@triton.jit
+@no_type_check
 def _advance(
     acc, l, m, q, K, V, batch, kv_head, start, end, S, k_row, v_row, q_at, left, right, scale, d,
     dv, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, MASKED: tl.constexpr,
-    DESCRIBED: tl.constexpr, PRECISION: tl.constexpr,
+    DESCRIBED: tl.constexpr, AHEAD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    if AHEAD and not MASKED:  # the next scores are under way while these become weights
+        if start < end:
+            k = load_tile(K, batch, kv_head, start, S, k_row, d, D, BLOCK_D, BLOCK_N, DESCRIBED)
+            s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+            for first in range(start, end - BLOCK_N, BLOCK_N):
+                first = tl.multiple_of(first, BLOCK_N)
+                k = load_tile(
+                    K, batch, kv_head, first + BLOCK_N, S, k_row, d, D, BLOCK_D, BLOCK_N, DESCRIBED
+                )
+                ahead = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+                acc, l, m, p = _online(acc, l, m, s, scale, MASKED)
+                v = load_tile(
+                    V, batch, kv_head, first, S, v_row, dv, DV, BLOCK_DV, BLOCK_N, DESCRIBED
+                )
+                acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
+                s = ahead
+            acc, l, m, p = _online(acc, l, m, s, scale, MASKED)
+            v = load_tile(
+                V, batch, kv_head, end - BLOCK_N, S, v_row, dv, DV, BLOCK_DV, BLOCK_N, DESCRIBED
+            )
+            acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
+        return acc, l, m
     for first in range(start, end, BLOCK_N):
         first = tl.multiple_of(first, BLOCK_N)
         k = load_tile(K, batch, kv_head, first, S, k_row, d, D, BLOCK_D, BLOCK_N, DESCRIBED)
@@ -80,18 +113,9 @@ def _advance(
             if LEFT:
                 seen = seen & (columns[None, :] >= (q_at - left)[:, None])
             s = tl.where(seen, s, float("-inf"))
-            higher = tl.maximum(m, tl.max(s, 1) * scale)
-            anchor = tl.where(higher == float("-inf"), 0.0, higher)
-        else:
-            higher = tl.maximum(m, tl.max(s, 1) * scale)
-            anchor = higher
-        p = tl.exp2(s * scale - anchor[:, None])
-        shrink = tl.exp2(m - anchor)
-        l = l * shrink + tl.sum(p, 1)
-        acc = acc * shrink[:, None]
+        acc, l, m, p = _online(acc, l, m, s, scale, MASKED)
         v = load_tile(V, batch, kv_head, first, S, v_row, dv, DV, BLOCK_DV, BLOCK_N, DESCRIBED)
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
-        m = higher
     return acc, l, m
 
 
@@ -103,7 +127,7 @@ def dense_forward(
     o_batch, o_head, o_row, T, S, num_heads, left, right, scale,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUPS: tl.constexpr, LEFT: tl.constexpr,
-    RIGHT: tl.constexpr, DESCRIBED: tl.constexpr, PRECISION: tl.constexpr,
+    RIGHT: tl.constexpr, DESCRIBED: tl.constexpr, AHEAD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`scale` is that of the scores times log2(e), and positive."""
     across = tl.program_id(1)
@@ -132,17 +156,19 @@ def dense_forward(
         acc, l, m = _advance(
             acc, l, m, q, K, V, batch, kv_head, lo, full_lo, S, k_row, v_row, q_at, left, right,
             scale, d, dv, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, LEFT, RIGHT, True, DESCRIBED,
-            PRECISION,
+            AHEAD, PRECISION,
         )  # fmt: skip
         # A row that has seen nothing yet leaves the masked loop with m = -inf; what follows is
         # visible to all rows, so its maximum is finite.
     acc, l, m = _advance(
         acc, l, m, q, K, V, batch, kv_head, full_lo, full_hi, S, k_row, v_row, q_at, left, right,
-        scale, d, dv, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, LEFT, RIGHT, False, DESCRIBED, PRECISION,
+        scale, d, dv, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, LEFT, RIGHT, False, DESCRIBED, AHEAD,
+        PRECISION,
     )  # fmt: skip
     acc, l, m = _advance(
         acc, l, m, q, K, V, batch, kv_head, full_hi, hi, S, k_row, v_row, q_at, left, right,
-        scale, d, dv, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, LEFT, RIGHT, True, DESCRIBED, PRECISION,
+        scale, d, dv, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, LEFT, RIGHT, True, DESCRIBED, AHEAD,
+        PRECISION,
     )  # fmt: skip
     blind = l == 0.0
     acc = acc / tl.where(blind, 1.0, l)[:, None]
