@@ -240,7 +240,7 @@ def test_counted_operations_are_those_of_the_plan(
     )
 
     def written_out(*tensors: Any, **options: Any) -> Any:
-        return kernel.attend(*tensors, **options, backend="reference")
+        return kernel.attend(*tensors, **{**options, "backend": "reference"})
 
     for module in (spans, dense):  # plain products, which PyTorch counts one by one
         monkeypatch.setattr(module, "attend", written_out)
