@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -17,6 +20,28 @@ from unspool.errors import ConfigError
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
 )
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from unspool.attention.hip.kernels import search_blocks
+
+fixed = dict(
+    D=128, BLOCK_D=128, GROUPS=4, KEPT=256, GROUPS_AT_ONCE=256, BLOCK_K=2, SAMPLES=32, STRIDE=2,
+    TILE=32, STANDS=1, PRECISION="tf32",
+)
+kinds = {"Q": "*bf16", "K": "*bf16", "SCORES": "*fp32"}
+kinds |= dict.fromkeys(("FIRST", "LAST", "NEAR", "OUT", "STARTS", "SIZES"), "*i32")
+names = search_blocks.arg_names
+source = ASTSource(
+    fn=search_blocks,
+    signature={n: "constexpr" if n in fixed else kinds.get(n, "i32") for n in names},
+    constexprs={(names.index(n),): value for n, value in fixed.items()},
+)
+options = {"num_warps": 4, "num_stages": 5}
+print(len(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]))
+"""
 CASES = {
     "few": (3, 70, (1, 1), 8, 2, 4, "center", 1, 4, 2),
     "groups": (37, 200, (2, 1), 16, 2, 16, "center", 2, 8, 4),
@@ -52,6 +77,18 @@ def test_interpreted_search_equals_the_plain_one_on_odd_sizes(name: str) -> None
     compare("cpu", CASES[name])
 
 
+@needs_triton
+@pytest.mark.slow
+def test_the_kernel_compiles_for_a_hopper_gpu_on_any_machine() -> None:
+    environment = {n: x for n, x in os.environ.items() if n != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COMPILE], env=environment, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) > 10_000
+
+
 def test_what_the_kernel_cannot_take_is_said() -> None:
     q = torch.zeros(1, 1, 4, 8, dtype=torch.float64)
     frame = BlockLayout(k_tokens=4, window=2, sink=0).frame(4, 4)
@@ -59,12 +96,14 @@ def test_what_the_kernel_cannot_take_is_said() -> None:
         tree_search(q, q, frame, backend="triton")
 
 
+@needs_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", list(CASES))
 def test_search_on_a_gpu_equals_the_plain_one(name: str) -> None:
     compare("cuda", CASES[name])
 
 
+@needs_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("num_queries", [1, 100, 3000])

@@ -118,8 +118,9 @@ def hip_attention(
         return out
     one = q.shape[2] == 1
     frame = layout.frame(q.shape[2], k.shape[2], causal=causal, block_q=1 if one else None)
-    chosen = blocks.choose(q, k, frame, scale)
-    if choice is not None:
+    if choice is None:
+        chosen = blocks.choose(q, k, frame, scale)
+    else:
         found = choice.trail[-1][:, :, None]
         chosen = union_of_heads(found, k.shape[1]) if share_heads else found
         frame.near[:] = choice.near // layout.block_k

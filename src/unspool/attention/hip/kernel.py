@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +24,31 @@ if TYPE_CHECKING:
 _STANDS = {"first": 0, "center": 1, "last": 2}
 _MOST_KEPT = 2048
 _PROGRAMS = 1 << 14
-_COLUMNS = 64
-"""Keys that one product of the search takes."""
+_WIDEST = 32
+
+
+class SearchTiles(NamedTuple):
+    """How the search is cut and launched."""
+
+    columns: int
+    """Keys that one product takes."""
+    warps: int
+    stages: int
+
+
+TILES = SearchTiles(64, 4, 5)
+"""In half precision; a benchmark may set others."""
+_WIDE = SearchTiles(64, 4, 2)
+"""float32 fills shared memory twice as fast."""
+CANDIDATES = (
+    TILES,
+    SearchTiles(64, 4, 3),
+    SearchTiles(128, 4, 4),
+    SearchTiles(128, 8, 4),
+    SearchTiles(32, 4, 5),
+    SearchTiles(64, 2, 5),
+)
+"""What is worth trying on a device that was not measured."""
 
 
 def why_not_triton(q: Tensor, k: Tensor, frame: Frame) -> str | None:
@@ -38,8 +61,8 @@ def why_not_triton(q: Tensor, k: Tensor, frame: Frame) -> str | None:
         return f"dtype is {q.dtype}, the kernel has float32, float16 and bfloat16"
     if frame.layout.num_kept > _MOST_KEPT:
         return f"{frame.layout.num_kept} blocks are kept, the kernel keeps at most {_MOST_KEPT}"
-    if frame.layout.block_k & (frame.layout.block_k - 1) or frame.layout.block_k > _COLUMNS:
-        return f"block_k is {frame.layout.block_k}, the kernel has powers of two up to {_COLUMNS}"
+    if frame.layout.block_k & (frame.layout.block_k - 1) or frame.layout.block_k > _WIDEST:
+        return f"block_k is {frame.layout.block_k}, the kernel has powers of two up to {_WIDEST}"
     if q.shape[-1] > 256:
         return f"head_dim is {q.shape[-1]}, the kernel has at most 256"
     return None
@@ -52,6 +75,7 @@ def triton_search(q: Tensor, k: Tensor, frame: Frame, representative: Representa
     q, k = (_rows(x.detach()) for x in (q, k))
     batch, num_heads, _, width = q.shape
     layout, blocks = frame.layout, frame.num_blocks
+    tiles = TILES if q.dtype.itemsize == 2 else _WIDE
     kept, samples = layout.num_kept, -(-frame.block_q // layout.stride)
     out = torch.empty(batch, num_heads, blocks, kept, dtype=torch.int32, device=q.device)
     total = batch * num_heads * blocks
@@ -65,10 +89,10 @@ def triton_search(q: Tensor, k: Tensor, frame: Frame, representative: Representa
             *q.stride()[:3], *k.stride()[:3], frame.start, frame.low, begin, blocks, num_heads,
             D=width, BLOCK_D=_power(width), GROUPS=num_heads // k.shape[1], KEPT=kept,
             GROUPS_AT_ONCE=_power(kept), BLOCK_K=layout.block_k, SAMPLES=_power(samples),
-            STRIDE=layout.stride, TILE=max(1, _COLUMNS // layout.block_k),
+            STRIDE=layout.stride, TILE=tiles.columns // layout.block_k,
             STANDS=_STANDS[representative],
             PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-            num_warps=4, num_stages=3,
+            num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
     return out
 

@@ -61,7 +61,7 @@ def search_blocks(
 
     group = tl.arange(0, GROUPS_AT_ONCE)
     here = group < KEPT
-    # The compiler takes a name that a loop binds anew for carried, so no name stands for two shapes.
+    # A name that a loop binds anew is carried by it, so no name stands for two shapes.
     origin = searched * group // KEPT
     tl.store(START + group, origin, mask=here)
     tl.store(SIZE + group, searched * (group + 1) // KEPT - origin, mask=here)
@@ -92,14 +92,23 @@ def search_blocks(
         begin, size = _halves(START, SIZE, half, KEPT)
         score = tl.load(SCORE + half, mask=half < 2 * KEPT, other=0.0) + 0.0
         bits = score.to(tl.int32, bitcast=True)
-        # As numbers from 1 up in the order of the scores; 0 is a half without blocks.
-        key = tl.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(tl.int64) + 2147483649
+        # Unsigned numbers in the order of the scores; 0 is a half without blocks.
+        key = tl.where(bits >= 0, bits ^ -2147483648, bits ^ -1).to(tl.uint32, bitcast=True)
         key = tl.where(size > 0, key, 0)
-        threshold = tl.zeros((1,), dtype=tl.int64)
-        for bit in range(0, 33):
-            trial = threshold + (tl.full((1,), 1, dtype=tl.int64) << (32 - bit))
-            enough = tl.sum((key >= trial).to(tl.int32)) >= KEPT
-            threshold = tl.where(enough, trial, threshold)
+        one_bit = tl.full((1,), 1, dtype=tl.uint32)
+        threshold = tl.zeros((1,), dtype=tl.uint32)
+        for pair in range(0, 16):  # two bits a step: three thresholds counted in one sum
+            low_bit = one_bit << (30 - 2 * pair)
+            first_try = threshold | low_bit
+            second_try = threshold | (low_bit << 1)
+            third_try = first_try | second_try
+            counts = (key >= first_try).to(tl.int64)
+            counts += (key >= second_try).to(tl.int64) << 20
+            counts += (key >= third_try).to(tl.int64) << 40
+            counted = tl.sum(counts)
+            threshold = tl.where((counted & 0xFFFFF) >= KEPT, first_try, threshold)
+            threshold = tl.where(((counted >> 20) & 0xFFFFF) >= KEPT, second_try, threshold)
+            threshold = tl.where((counted >> 40) >= KEPT, third_try, threshold)
         above = (key > threshold).to(tl.int32)
         level = ((key == threshold) & (size > 0)).to(tl.int32)
         wanted = KEPT - tl.sum(above)

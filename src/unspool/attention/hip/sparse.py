@@ -166,7 +166,9 @@ class Blocks:
 def _products(q: Tensor, k: Tensor) -> Tensor:
     """[B, Hq, S] of one query [B, Hq, 1, D] with keys [B, H, S, D], Hq a multiple of H."""
     batch, num_heads, _, width = q.shape
-    return (q.view(batch, k.shape[1], -1, width) @ k.transpose(-1, -2)).view(batch, num_heads, -1)
+    return (q.reshape(batch, k.shape[1], -1, width) @ k.transpose(-1, -2)).reshape(
+        batch, num_heads, -1
+    )
 
 
 def _weighted(p: Tensor, v: Tensor) -> Tensor:
