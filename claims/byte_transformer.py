@@ -221,6 +221,7 @@ def embed(model: Any, batch: dict[str, Any]) -> Any:
     """[B, 384], mean over real tokens, of length 1."""
     import torch
 
+    batch = {name: value.to(model.device) for name, value in batch.items()}
     with torch.inference_mode():
         states = model(**batch).last_hidden_state
     mask = batch["attention_mask"][..., None]
