@@ -180,3 +180,14 @@ def _tree_layout(method: ChosenBlocks, say: bool) -> tuple[BlockLayout, Chooser]
         "tree", k_tokens=chosen, block_q=method.block_q, block_k=method.block_k, window=window,
         sink=sink, stride=2, representative="center", refresh=(method.refresh,), say=say,
     )  # fmt: skip
+
+
+def picture(size: int = 160) -> Tensor:
+    """What random blocks let queries meet, sized as the picture of HiP: bool [T, S]."""
+    from unspool.attention.hip.union import block_mask
+
+    layout = BlockLayout(k_tokens=32, block_q=16, block_k=2, window=24, sink=8)
+    frame = layout.frame(size, size)
+    chosen = RandomChoice()(torch.zeros(1, 1, size, 1), torch.zeros(1, 1, size, 1), frame, 1.0)[-1]
+    seen = block_mask(chosen, frame).dense(size, size)[0, 0]
+    return seen & torch.ones_like(seen).tril()

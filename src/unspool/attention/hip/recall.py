@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -132,8 +132,8 @@ def held_mass(q: Tensor, k: Tensor, chosen: Tensor, frame: Frame, scale: float) 
     return total / q.shape[2]
 
 
-def picture(size: int = 256, layout: BlockLayout | None = None) -> Any:
-    """What 256 queries meet of 256 keys whose likeness falls with distance: bool [T, S]."""
+def picture(size: int = 160, layout: BlockLayout | None = None) -> Tensor:
+    """What queries meet of keys whose likeness falls with their distance: bool [T, S]."""
     from unspool.attention.hip.search import tree_search
 
     layout = layout or BlockLayout(k_tokens=32, block_q=16, block_k=2, window=24, sink=8)

@@ -1,0 +1,82 @@
+"""Draw which keys each query meets, by the mechanisms' own code: `docs/assets/patterns/NAME.svg`.
+
+`python -m docs_build.patterns [NAME…]` draws them anew. Same code, same bytes. A picture is a
+function that gives a bool matrix [T, S]; add one to `PICTURES`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from unspool.cli._output import message
+
+PICTURES = {
+    "hip": ("unspool.attention.hip.recall:picture", "HiP: first, newest and found keys"),
+    "random-blocks": (
+        "unspool.attention.controls:picture",
+        "Random blocks: first, newest and drawn keys",
+    ),
+}
+"""By name: where the function is, and what the picture shows."""
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "assets" / "patterns"
+_SIDE, _MARGIN = 320, 26
+_INK, _SEEN, _HIDDEN = "#1f2933", "#0072B2", "#eef2f6"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    wanted = list(sys.argv[1:] if argv is None else argv) or list(PICTURES)
+    unknown = [name for name in wanted if name not in PICTURES]
+    if unknown:
+        message(f"error: no picture is called {unknown[0]!r}; there are {', '.join(PICTURES)}.")
+        return 2
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        (FOLDER / f"{name}.svg").write_text(draw(name), encoding="utf-8")
+        message(f"wrote docs/assets/patterns/{name}.svg")
+    return 0
+
+
+def draw(name: str) -> str:
+    """The picture of that name."""
+    place, label = PICTURES[name]
+    module, function = place.split(":")
+    return svg(getattr(import_module(module), function)(), label)
+
+
+def svg(seen: Any, label: str) -> str:
+    """A bool matrix [T, S] as a picture: keys from left to right, queries from top to bottom."""
+    rows, columns = len(seen), len(seen[0])
+    scale = _SIDE / max(rows, columns)
+    width, height = columns * scale, rows * scale
+    runs = "".join(
+        f"M{start} {row}h{end - start}v1h{start - end}z"
+        for row, line in enumerate(seen.tolist())
+        for start, end in _runs(line)
+    )
+    text = f"font-family='sans-serif' font-size='12' fill='{_INK}'"
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width + _MARGIN + 2:g}' "
+        f"height='{height + _MARGIN + 2:g}' role='img' aria-label='{label}'>\n"
+        f"<text x='{_MARGIN}' y='16' {text}>keys →</text>\n"
+        f"<text transform='translate(16 {_MARGIN + 60}) rotate(-90)' {text}>← queries</text>\n"
+        f"<rect x='{_MARGIN}' y='{_MARGIN}' width='{width:g}' height='{height:g}' "
+        f"fill='{_HIDDEN}'/>\n"
+        f"<path transform='translate({_MARGIN} {_MARGIN}) scale({scale:g})' fill='{_SEEN}' "
+        f"d='{runs}'/>\n</svg>\n"
+    )
+
+
+def _runs(line: list[bool]) -> list[tuple[int, int]]:
+    """Where runs of true begin and end."""
+    edges = [
+        i for i, (a, b) in enumerate(zip([False, *line], [*line, False], strict=True)) if a != b
+    ]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
