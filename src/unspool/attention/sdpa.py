@@ -105,8 +105,8 @@ def _without_lse(
 
     taught = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if q.device.type == "cuda" and q.dtype != torch.float64 and not taught:
-        # This kernel was compared with written-out attention on a GPU. Another, which PyTorch picks
-        # for half precision on newer devices, was not, and answers through it were wrong there.
+        # This kernel was compared with written-out attention on a GPU; the one that PyTorch picks
+        # for half precision on newer devices was not.
         return _cuda(q, k, v, seen, square, scale)[0]
     grouped = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(
