@@ -18,6 +18,8 @@ class Laws:
     """Reads any length, and keeps a bounded number of tokens on the device."""
     cached: bool = True
     """Works through a cache of this project (False: needs its own entry points)."""
+    slow: bool = False
+    """Left to the slow tests: another entry runs the same code by default."""
 
 
 BLOCKS = "block_q=8,k_tokens=8,window=8,sink=4,dense_layers=,dense_below=0"
@@ -51,14 +53,17 @@ LAWS: dict[str, Laws] = {
     "squeezed": Laws("squeezed:window=32,pct=0.2", exact_within=41),
     "squeezed-two-levels": Laws("squeezed:window=32,pct=0.2,levels=2", exact_within=41),
     "hip": Laws(f"hip:{BLOCKS}", exact_within=20, chunk=8),
-    "hip-shared": Laws(f"hip:{BLOCKS},share_heads=true,refresh=3", exact_within=20, chunk=8),
+    "hip-shared": Laws(
+        f"hip:{BLOCKS},share_heads=true,refresh=3", exact_within=20, chunk=8, slow=True
+    ),
     "hip-multistage": Laws(
         "hip:variant=multistage,block_q=8,k_tokens=16,window=8,sink=8,dense_layers=,dense_below=0",
         exact_within=32,
         chunk=8,
+        slow=True,
     ),
-    "random-blocks": Laws(f"random-blocks:{BLOCKS}", exact_within=20, chunk=8),
-    "oracle-top-k": Laws(f"oracle-top-k:{BLOCKS}", exact_within=20, chunk=8),
+    "random-blocks": Laws(f"random-blocks:{BLOCKS}", exact_within=20, chunk=8, slow=True),
+    "oracle-top-k": Laws(f"oracle-top-k:{BLOCKS}", exact_within=20, chunk=8, slow=True),
     "hyper": Laws(
         "hyper:min_seq_len=32,block=8,samples=12,lsh_bits=4,sinks=2", exact_within=63, chunk=0
     ),

@@ -29,7 +29,7 @@ def pairs(families: tuple[str, ...] = FAMILIES) -> Any:
     for name in FULL:
         for family in families:
             quick = family == "llama" or (family in QUICK_FAMILIES and name in QUICK_METHODS)
-            marks = () if quick else (pytest.mark.slow,)
+            marks = () if quick and not FULL[name].slow else (pytest.mark.slow,)
             cases.append(pytest.param(name, family, marks=marks, id=f"{name}-{family}"))
     return pytest.mark.parametrize(("name", "family"), cases)
 
