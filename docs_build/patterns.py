@@ -15,7 +15,19 @@ from typing import Any
 from unspool.cli._output import message
 
 PICTURES = {
+    "flash-blocks": (
+        "unspool.attention.flash.patterns:picture",
+        "Block-sparse attention: a butterfly of blocks and a window, causal",
+    ),
     "hip": ("unspool.attention.hip.recall:picture", "HiP: first, newest and found keys"),
+    "masformer": (
+        "unspool.attention.spans:picture",
+        "MASFormer: a local layer, each block and the one before it",
+    ),
+    "ntk": (
+        "unspool.attention.ntk.state:picture",
+        "NTK-Attention: a state in the place of a prefix, and the text",
+    ),
     "random-blocks": (
         "unspool.attention.controls:picture",
         "Random blocks: first, newest and drawn keys",

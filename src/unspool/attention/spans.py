@@ -239,3 +239,14 @@ class SpanAttend:
 
 FULL = Dense()
 """The mechanism of a layer that sees everything."""
+
+
+def picture(tokens: int = 64, span: Span | None = None) -> Tensor:
+    """Which keys each query of a local layer meets, [T, S] bool, as attention itself shows it:
+    equal scores, and values that name their key."""
+    import torch
+
+    equal = torch.zeros(1, 1, tokens, 1)
+    named = torch.eye(tokens)[None, None]
+    out = span_attend(equal, equal, named, span=span or Span(10), start=0, scale=1.0)
+    return out[0, 0] > 0

@@ -91,3 +91,20 @@ def add_prefix(
     total = real + prefix * weight
     moved = exact + (prefix / total)[..., None] * (number - weight[..., None] * exact)
     return moved.masked_fill(torch.isneginf(lse)[..., None], 0.0).to(out.dtype)
+
+
+def picture(tokens: int = 48, prefix: int = 12) -> Tensor:
+    """What each query meets, [T, prefix + S] bool: the state that stands for a prefix of any
+    length, drawn `prefix` columns wide, and the text up to itself."""
+    import torch
+
+    columns = prefix + tokens
+    equal = torch.zeros(1, 1, tokens, 1)
+    named = torch.eye(columns)[prefix:]  # values that name their key
+    weights = torch.ones(tokens, tokens).tril()
+    out = (weights / weights.sum(-1, keepdim=True)) @ named
+    lse = weights.sum(-1).log()
+    z = torch.eye(columns)[:prefix].sum(0)[None, None]
+    kappa = torch.ones(1, 1)
+    moved = add_prefix(out[None, None], lse[None, None], equal + 1, z, kappa)
+    return moved[0, 0] > 0
