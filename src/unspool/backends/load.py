@@ -16,7 +16,7 @@ from unspool.errors import BackendError, ConfigError, PathNotFound
 from unspool.types import LanguageModel
 
 _KEYS = ("UNSPOOL_API_KEY", "OPENAI_API_KEY")
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16", "float16", "fastest")
 _SMALL = 1_500_000_000
 """Parameters up to which a model is widened to float32 on a CPU, where it is exact and fast."""
 
@@ -40,8 +40,9 @@ def load_model(
         endpoint: Base address of an OpenAI-compatible server, `http://localhost:8000/v1`.
         api_key: For the endpoint; None: from `UNSPOOL_API_KEY`, else `OPENAI_API_KEY`. It is never
             printed or logged.
-        dtype: "float32", "bfloat16" or "float16"; None: float32 for small models on a CPU, the
-            checkpoint's own otherwise.
+        dtype: "float32", "bfloat16" or "float16"; "fastest": what this machine reads fastest in,
+            measured once and kept; None: float32 for small models on a CPU, the checkpoint's own
+            otherwise.
         device: "auto" (CUDA if there is one, else the CPU) or a torch device.
         method: How it reads past its window, as `extend` takes it: "lm-infinite", "infllm:top_k=8",
             "snapkv+think". Not for endpoints.
@@ -72,6 +73,10 @@ def load_model(
     torch = require("torch", extra="read", purpose="Running a model")
     require("transformers", extra="read", purpose="Running a model")
     place = _device(torch, device)
+    if dtype == "fastest":
+        from unspool.backends.fastest import fastest_dtype
+
+        dtype = fastest_dtype(place)
     kind = getattr(torch, dtype) if dtype else None
     from unspool.backends.embedded import EMBEDDED, PACKAGED, load_embedded
 
