@@ -17,7 +17,7 @@ JOBS ?= 4
 BUDGET ?= cpu
 NAME ?=
 
-.PHONY: help ask test check lint types docs generate bench claims sanitize sanitize-build \
+.PHONY: help ask test check lint types docs generate bench claims gpu-claims sanitize sanitize-build \
 	sanitize-native sanitize-fuzz sanitize-index wheel clean distclean
 .DELETE_ON_ERROR:
 
@@ -29,6 +29,7 @@ help:
 	@echo "make generate   rewrite the generated parts of README and docs"
 	@echo "make bench      run every benchmark, or NAME=..., beside its peers"
 	@echo "make claims     measure the headline claims (BUDGET=cpu|gpu|full), or NAME=..."
+	@echo "make gpu-claims measure what is claimed of attention on the GPU at hand (GPU_CLAIMS='...')"
 	@echo "make sanitize   run the tests of the engine under AddressSanitizer and UBSan, or a part of"
 	@echo "                them: sanitize-native, sanitize-fuzz, sanitize-index"
 	@echo "make wheel      build a wheel into dist/"
@@ -100,6 +101,13 @@ bench: $(DONE)/dev $(DONE)/package
 
 claims: $(DONE)/dev $(DONE)/package
 	@$(PY) -m claims $(or $(NAME),--all) --budget $(BUDGET)
+
+# One command each, so that one may fail and the rest are measured.
+GPU_CLAIMS ?= flash_attention_gpu hyper_attention_speed hip_attention_speed byte_transformer_gpu \
+	softplus_attention_gpu
+gpu-claims: $(DONE)/dev $(DONE)/package
+	@failed=; for name in $(GPU_CLAIMS); do $(PY) -m claims $$name --budget gpu || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "not measured:$$failed"; exit 1; }
 
 SANITIZED := build/sanitize
 SANITIZED_TESTS := sanitize-native sanitize-fuzz sanitize-index

@@ -12,6 +12,7 @@ import torch
 from tests.attention.flash_cases import CASES, Case, computed, errors, expected
 from unspool.attention.backends import BACKENDS, choose
 from unspool.attention.blocks import BlockMask
+from unspool.attention.flash import configs
 from unspool.attention.flash.launch import interpreted
 from unspool.attention.flash.plan import tiles_met
 from unspool.attention.kernel import attend
@@ -82,6 +83,21 @@ def test_one_query_reads_its_kept_keys_in_several_parts(heads: int) -> None:
                     backend="reference")  # fmt: skip
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
+
+
+@needs_interpreter
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", [{"causal": True}, {}, {"window": 40, "right": 9}], ids=str)
+def test_scores_ahead_and_rows_backwards(
+    monkeypatch: pytest.MonkeyPatch, rules: dict[str, int]
+) -> None:
+    monkeypatch.setattr(configs, "_WIDE", {4: configs.Tiles(32, 16, 4, 1, True, True)})
+    for queries, keys in ((90, 90), (70, 130), (130, 70)):
+        case = Case(name="", queries=queries, keys=keys, rules=rules)
+        spec, seen = case.spec()
+        found = computed(case, spec, "triton", "cpu", torch.float32)
+        for part, error in errors(found, expected(case, spec, seen)).items():
+            assert error < 2e-5, part
 
 
 @needs_interpreter

@@ -126,14 +126,16 @@ def flash_elements(
     *,
     order: Order = "keys-outside",
     share: float = 1.0,
+    whole: bool = True,
 ) -> float:
     """Elements in and out. With keys outside: K and V once, and for each tile of keys Q, O, the
     sums and maxima of all queries in, and O, sums and maxima out. With queries outside: Q once, K
-    and V for each tile of queries, O and the log-sum-exp out once."""
+    and V for each tile of queries, O and the log-sum-exp out once. `whole` False: as in theorem 2,
+    a last tile counts as the part of one that it is."""
     if order == "keys-outside":
-        passes = ceil(keys / tile_columns) * share
+        passes = (ceil(keys / tile_columns) if whole else keys / tile_columns) * share
         return 2 * keys * head_dim + passes * queries * (3 * head_dim + 4)
-    passes = ceil(queries / tile_rows) * share
+    passes = (ceil(queries / tile_rows) if whole else queries / tile_rows) * share
     return 2 * queries * head_dim + queries + passes * keys * 2 * head_dim
 
 

@@ -104,6 +104,20 @@ def share(pattern: Tensor, *, causal: bool = False) -> float:
     return float((pattern & possible).sum() / possible.sum())
 
 
+def picture() -> Tensor:
+    """Causal attention over a butterfly of blocks and a window of them: bool [128, 128]."""
+    import torch
+
+    from unspool.attention.blocks import BlockMask
+    from unspool.attention.spec import Spec, visible
+
+    blocks = union(butterfly(16, 16), sliding_window(16, 16, width=2))
+    spec = Spec(blocks=BlockMask.from_dense(blocks, block_q=8, block_k=8))
+    seen = visible(spec, 128, 128, torch.device("cpu"))
+    assert seen is not None  # a pattern with rules
+    return seen[0, 0]
+
+
 def _distance(num_q: int, num_k: int) -> Tensor:
     import torch
 
