@@ -15,7 +15,7 @@ from typing import Any
 
 from claims import Claim, Context, Figure, Measured
 
-LONGEST = (64, 256, 512, 1024)
+LONGEST = (512, 1024, 64)
 BATCH, SHARE = 16, 0.6
 MODEL_WAYS = ("eager", "sdpa", "cudnn", "compiled", "packed", "packed, compiled", "packed, graphs")
 ATTENTION_WAYS = ("eager", "sdpa", "cudnn", "nested", "flex", "packed")
@@ -53,20 +53,23 @@ CLAIM = Claim(
 
 
 def run(ctx: Context, longest: tuple[int, ...] = LONGEST) -> Measured:
-    """Attention and model at every length; each length and way is a step of its own."""
+    """Attention and model, a way at a time: each is a step, over all lengths."""
     figures: dict[str, float | int | None] = {}
     facts: dict[str, Any] = {}
     difference = 0.0
-    for most in longest:
-        for way in ATTENTION_WAYS:
-            found = ctx.step(f"attention-{most}-{way}", lambda w=way, n=most: attention(w, n))
-            figures[f"attention, longest {most}: {way}"] = found["ms"]
-            _note(facts, f"attention, longest {most}: {way}", found)
-        for way in MODEL_WAYS:
-            found = ctx.step(f"model-{most}-{way}", lambda w=way, n=most: model(w, n))
-            figures[f"model, longest {most}: {way}"] = found["ms"]
-            difference = max(difference, found.get("apart", 0.0))
-            _note(facts, f"model, longest {most}: {way}", found)
+    for kind, ways, measure in (
+        ("attention", ATTENTION_WAYS, attention),
+        ("model", MODEL_WAYS, model),
+    ):
+        for way in ways:
+            name = f"{kind}-{way}".replace(", ", "-")
+            key = {"longest": longest}
+            found = ctx.step(name, lambda f=measure, w=way: f(w, longest), inputs=key)
+            for most, each in found.items():
+                figures[f"{kind}, longest {most}: {way}"] = each["ms"]
+                difference = max(difference, each.get("apart", 0.0))
+                if each.get("why"):
+                    facts[f"{kind}, longest {most}: {way}"] = each["why"]
 
     def ratio(slow: str, *fast: str) -> float | None:
         times = [figures.get(name) for name in fast]
@@ -83,11 +86,6 @@ def run(ctx: Context, longest: tuple[int, ...] = LONGEST) -> Measured:
     figures["eager attention over packed, longest 1024"] = ratio(at + "eager", at + "packed")
     figures["largest difference of a hidden state from padded SDPA"] = difference
     return Measured(figures, facts)
-
-
-def _note(facts: dict[str, Any], name: str, found: dict[str, Any]) -> None:
-    if found.get("why"):
-        facts[name] = found["why"]
 
 
 def drawn_lengths(most: int) -> list[int]:
@@ -126,12 +124,8 @@ def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 # ---- the whole model
 
 
-def model(way: str, most: int) -> dict[str, Any]:
-    """Milliseconds of one forward pass."""
-    return attempt(lambda: _model(way, most))
-
-
-def _model(way: str, most: int) -> dict[str, Any]:
+def model(way: str, longest: tuple[int, ...]) -> dict[str, Any]:
+    """Milliseconds of one forward pass, by longest sentence: one model for all of them."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from transformers import BertConfig, BertModel
@@ -142,34 +136,51 @@ def _model(way: str, most: int) -> dict[str, Any]:
     torch._dynamo.reset()
     torch.manual_seed(0)
     stock = "eager" if way == "eager" else "sdpa"
-    config = BertConfig(max_position_embeddings=max(LONGEST), attn_implementation=stock)
+    config = BertConfig(max_position_embeddings=max(longest), attn_implementation=stock)
     net = BertModel(config, add_pooling_layer=False).half().cuda().eval()
-    lengths = drawn_lengths(most)
-    host = torch.arange(most)[None] < torch.tensor(lengths)[:, None]
-    ids = torch.randint(1000, 30_000, (BATCH, most), device="cuda")
-    mask = host.long().cuda()
-    packs = way.startswith("packed")
-    given = {"input_ids": ids, "attention_mask": host if packs else mask}
+    given = {most: _batch(most) for most in longest}
+    found: dict[str, Any] = {}
     with contextlib.ExitStack() as around, torch.inference_mode():
-        apart = 0.0
-        if packs:
-            want = net(input_ids=ids, attention_mask=mask).last_hidden_state
+        right = {}
+        if way.startswith("packed"):
+            for most, (ids, host) in given.items():
+                stock_given = {"input_ids": ids, "attention_mask": host.cuda()}
+                right[most] = net(**stock_given).last_hidden_state[host.cuda()]
             method = PaddingFree(compile="compiled" in way, graphs="graphs" in way)
             around.enter_context(extend(net, method))
-            out = net(**given).last_hidden_state
-            apart = float((out - want)[mask.bool()].abs().max())
         elif way == "cudnn":
             around.enter_context(sdpa_kernel(SDPBackend.CUDNN_ATTENTION))
-        call: Any = torch.compile(net) if way == "compiled" else net
-        return {"ms": milliseconds(lambda: call(**given)), "apart": apart}
+        call: Any = torch.compile(net, dynamic=False) if way == "compiled" else net
+        for most, (ids, host) in given.items():
+            mask = host if way.startswith("packed") else host.cuda()
+
+            def measure(ids: Any = ids, mask: Any = mask, most: int = most) -> dict[str, Any]:
+                ms = milliseconds(lambda: call(input_ids=ids, attention_mask=mask))
+                if most not in right:
+                    return {"ms": ms}
+                out = call(input_ids=ids, attention_mask=mask).last_hidden_state
+                apart = (out[mask.cuda()] - right[most]).abs().max()
+                return {"ms": ms, "apart": float(apart)}
+
+            found[str(most)] = attempt(measure)
+    return found
+
+
+def _batch(most: int) -> tuple[Any, Any]:
+    """Ids on the GPU, and the mask on the host, where tokenizers leave it."""
+    import torch
+
+    host = torch.arange(most)[None] < torch.tensor(drawn_lengths(most))[:, None]
+    generator = torch.Generator().manual_seed(most)
+    return torch.randint(1000, 30_000, (BATCH, most), generator=generator).cuda(), host
 
 
 # ---- attention alone
 
 
-def attention(way: str, most: int) -> dict[str, Any]:
-    """Milliseconds of the attention of one layer."""
-    return attempt(lambda: _attention(way, most))
+def attention(way: str, longest: tuple[int, ...]) -> dict[str, Any]:
+    """Milliseconds of the attention of one layer, by longest sentence."""
+    return {str(most): attempt(lambda most=most: _attention(way, most)) for most in longest}
 
 
 def _attention(way: str, most: int) -> dict[str, Any]:

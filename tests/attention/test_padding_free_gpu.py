@@ -12,7 +12,10 @@ from unspool.attention.padding_free.layout import flat
 from unspool.attention.padding_free.varlen import varlen_attend
 from unspool.extension import extend
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 LENGTHS = (300, 300, 1, 77, 64, 64, 2)
 
