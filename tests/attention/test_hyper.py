@@ -416,7 +416,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fused, "_flash", flash)
     monkeypatch.setattr(fused, "_flash_gradients", gradients)
-    monkeypatch.setattr(fused, "_tile", lambda height, q: (16, 32))
+    monkeypatch.setattr(fused, "_tile", lambda rows, q: {"BM": 16, "BN": 32})
+    monkeypatch.setattr(fused, "_key_tile", lambda q: {"BM": 32, "BN": 16})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels themselves run here")

@@ -77,23 +77,23 @@ def fused_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     import torch
+    import torch.nn.functional as F
 
-    delta = (d_out.float() * out.float()).sum(-1)
+    delta = _delta(out, d_out)
     if d_lse is not None:
-        delta = delta - d_lse
-    d_q = torch.zeros_like(q, dtype=torch.float32)
-    d_k, d_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))
-    if plan.leaves:
-        own = slice(plan.offset, None)
-        inputs = (q, k[:, :, own], v[:, :, own])
-        if d_lse is None:
-            found = _flash_gradients(inputs, out, lse, d_out, plan, scale)
-        else:  # the vendor kernel computes delta itself, without the log-sum-exp's own gradient
-            union = (d_out.float(), lse, delta)
-            found = leaf_gradients(inputs, plan.leaves, plan.leaf, scale, union)
-        d_q += found[0]
-        d_k[:, :, own] += found[1]
-        d_v[:, :, own] += found[2]
+        delta -= d_lse
+    own = slice(plan.offset, None)
+    inputs = (q, k[:, :, own], v[:, :, own])
+    if not plan.leaves:
+        found = tuple(torch.zeros_like(x, dtype=torch.float32) for x in inputs)
+    elif d_lse is None:
+        found = _flash_gradients(inputs, out, lse, d_out, plan, scale)
+    else:  # the vendor kernel computes delta itself, without the log-sum-exp's own gradient
+        union = (d_out.float(), lse, delta)
+        found = leaf_gradients(inputs, plan.leaves, plan.leaf, scale, union)
+    d_q, d_k, d_v = (x.float().contiguous() for x in found)
+    if plan.leaves and plan.offset:  # keys before the squares have no gradient yet
+        d_k, d_v = (F.pad(x, (0, 0, plan.offset, 0)) for x in (d_k, d_v))
     for level in plan.levels:
         backward_level(level, (q, k, v), scale, (d_out, lse, delta), (d_q, d_k, d_v))
     return d_q.to(q.dtype), d_k.to(k.dtype), d_v.to(v.dtype)
@@ -106,13 +106,13 @@ def forward_level(
     from unspool.attention.hyper.kernel import forward_kernel
 
     rows, height, width, samples, num_blocks = _sizes(level)
-    block_m, block_n = _tile(height, q)
-    chunks = -(-height // block_m)
+    tile = _tile(height, q)
+    chunks = -(-height // tile["BM"])
     forward_kernel[(rows * chunks,)](
         q, k, v, out, lse,
         level.q_rows, level.k_rows, level.s_rows, level.s_blocks, level.s_logs,
         scale * _LOG2E, num_blocks, height, width, samples, chunks,
-        D=q.shape[-1], BM=block_m, BN=block_n, num_warps=_warps(q, block_m), num_stages=2,
+        D=q.shape[-1], **tile,
     )  # fmt: skip
 
 
@@ -128,20 +128,21 @@ def backward_level(
 
     q = inputs[0]
     rows, height, width, samples, num_blocks = _sizes(level)
-    block_m, block_n = _tile(height, q)
-    chunks = -(-height // block_m)
+    tile = _tile(height, q)
+    chunks = -(-height // tile["BM"])
     query_kernel[(rows * chunks,)](
         *inputs, *union, gradients[0],
         level.q_rows, level.k_rows, level.s_rows, level.s_blocks, level.s_logs,
         scale * _LOG2E, num_blocks, height, width, samples, chunks,
-        D=q.shape[-1], BM=block_m, BN=block_n, num_warps=_warps(q, block_m), num_stages=2,
+        D=q.shape[-1], **tile,
     )  # fmt: skip
     if width:
-        chunks = -(-width // block_m)
+        tile = _key_tile(q)
+        chunks = -(-width // tile["BN"])
         block_key_kernel[(rows * chunks,)](
             *inputs, *union, *gradients[1:], level.q_rows, level.k_rows,
             scale * _LOG2E, height, width, chunks,
-            D=q.shape[-1], BM=block_n, BN=block_m, num_warps=_warps(q, block_m), num_stages=2,
+            D=q.shape[-1], **tile,
         )  # fmt: skip
     if samples:
         _sample_gradients(level, inputs, scale, union, gradients)
@@ -163,10 +164,10 @@ def _sample_gradients(
     q = inputs[0]
     rows, height, _, samples, num_blocks = _sizes(level)
     pieces, length = rows // num_blocks, num_blocks * height
-    block_m, block_n = _tile(samples, q)
-    chunks = -(-samples // block_m)
-    splits = max(1, min(_PROGRAMS // (chunks * pieces), length // (4 * block_n)))
-    span = ceil(ceil(length / splits) / block_n) * block_n
+    tile = _key_tile(q)
+    chunks = -(-samples // tile["BN"])
+    splits = max(1, min(_PROGRAMS // (chunks * pieces), length // (4 * tile["BM"])))
+    span = ceil(ceil(length / splits) / tile["BM"]) * tile["BM"]
     splits = -(-length // span)
     shape = (splits, pieces, samples, q.shape[-1])
     d_k, d_v = (torch.empty(shape, dtype=torch.float32, device=q.device) for _ in range(2))
@@ -174,7 +175,7 @@ def _sample_gradients(
         *inputs, *union, d_k, d_v,
         level.q_rows, level.s_rows, level.s_blocks, level.s_logs,
         scale * _LOG2E, length, height, samples, span, pieces,
-        D=q.shape[-1], BM=block_n, BN=block_m, num_warps=_warps(q, block_m), num_stages=2,
+        D=q.shape[-1], **tile,
     )  # fmt: skip
     keys = level.s_rows.flatten(0, 2).long()
     same = keys[:, :, None] == keys[:, None, :]
@@ -185,6 +186,17 @@ def _sample_gradients(
         summed = same.float() @ parts.sum(0)
         summed = summed.masked_fill(~first[..., None], 0.0)  # adding zeros has no order
         into.view(-1, into.shape[-1]).index_add_(0, at, summed.flatten(0, 1))
+
+
+def _delta(out: Tensor, d_out: Tensor) -> Tensor:
+    import torch
+
+    from unspool.attention.hyper.kernel import delta_kernel
+
+    delta = torch.empty(out.shape[:3], dtype=torch.float32, device=out.device)
+    length = delta.numel()
+    delta_kernel[(-(-length // 128),)](out, d_out, delta, length, D=out.shape[-1], BM=128)
+    return delta
 
 
 def _flash(inputs: Sequence[Tensor], scale: float) -> tuple[Tensor, Tensor]:
@@ -225,10 +237,13 @@ def _sizes(level: Level) -> tuple[int, int, int, int, int]:
     return rows, height, level.k_rows.shape[-1], level.s_rows.shape[-1], num_blocks
 
 
-def _tile(height: int, q: Tensor) -> tuple[int, int]:
-    """Rows that a program owns, and rows that it meets at a time."""
-    return (128 if height > 64 and q.shape[-1] <= 64 else 64), 64
+def _tile(rows: int, q: Tensor) -> dict[str, int]:
+    """Of the kernels that own queries: the fewer programs meet a key, the less is gathered."""
+    if rows > 64 and q.shape[-1] <= 64:
+        return {"BM": 128, "BN": 64, "num_warps": 8, "num_stages": 3}
+    return {"BM": 64, "BN": 64, "num_warps": 4 if q.shape[-1] <= 64 else 8, "num_stages": 2}
 
 
-def _warps(q: Tensor, block_m: int) -> int:
-    return 8 if block_m == 128 or q.shape[-1] > 64 else 4
+def _key_tile(q: Tensor) -> dict[str, int]:
+    """Of the kernels that own keys, which keep two sums in registers."""
+    return {"BM": 64, "BN": 64, "num_warps": 4 if q.shape[-1] <= 64 else 8, "num_stages": 2}

@@ -87,6 +87,17 @@ def forward_kernel(
 
 @triton.jit
 @no_type_check
+def delta_kernel(OUT, G, DELTA, length, D: tl.constexpr, BM: tl.constexpr):
+    """The output times its gradient, summed over each row."""
+    rows = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM)
+    spot = rows[:, None] * D + tl.arange(0, D)[None, :]
+    out = tl.load(OUT + spot, mask=(rows < length)[:, None], other=0.0).to(tl.float32)
+    g = tl.load(G + spot, mask=(rows < length)[:, None], other=0.0).to(tl.float32)
+    tl.store(DELTA + rows, tl.sum(out * g, 1), mask=rows < length)
+
+
+@triton.jit
+@no_type_check
 def query_kernel(
     Q, K, V, G, LSE, DELTA, DQ, Q_ROWS, K_ROWS, S_ROWS, S_BLOCKS, S_LOGS,
     scale, num_blocks, height, width, samples, chunks,
