@@ -39,8 +39,10 @@ LAWS: dict[str, Laws] = {
         chunk=16,
     ),
     "masformer": Laws("masformer:full=bottom:1,block=24", exact_within=48),
-    "masformer-local": Laws("masformer:full=none,block=24", exact_within=48, bounded=True),
-    "ntk": Laws("ntk", exact_within=200),
+    "masformer-local": Laws(
+        "masformer:full=none,block=24", exact_within=48, bounded=True, slow=True
+    ),
+    "ntk": Laws("ntk", exact_within=200, slow=True),
     "streaming-llm": Laws("streaming-llm:window=48,sinks=4", exact_within=48, bounded=True),
     "self-extend": Laws("self-extend:neighbours=48,group=4", exact_within=48),
     "dual-chunk": Laws("dual-chunk:chunk=48,window=64", exact_within=48),
