@@ -15,6 +15,10 @@ from typing import Any
 from unspool.cli._output import message
 
 PICTURES = {
+    "byte-transformer": (
+        "unspool.attention.padding_free.varlen:picture",
+        "Padding-free: a packed row, each sentence sees itself",
+    ),
     "flash-blocks": (
         "unspool.attention.flash.patterns:picture",
         "Block-sparse attention: a butterfly of blocks and a window, causal",
@@ -31,6 +35,10 @@ PICTURES = {
     "random-blocks": (
         "unspool.attention.controls:picture",
         "Random blocks: first, newest and drawn keys",
+    ),
+    "softplus": (
+        "unspool.attention.softplus.reference:picture",
+        "Softplus attention: the keys that the second stage leaves a weight",
     ),
 }
 """By name: where the function is, and what the picture shows."""

@@ -209,3 +209,16 @@ def _near(
     distance = at[:, None] - at[None]
     near = distance.abs() < window
     return near & (distance >= 0) if causal else near
+
+
+def picture() -> torch.Tensor:
+    """Who sees whom in a packed row of six sentences, bool [64, 64]."""
+    import torch
+
+    from unspool.attention.padding_free.layout import flat
+    from unspool.attention.spec import visible
+
+    layout = flat((20, 15, 11, 9, 6, 3), torch.device("cpu"))
+    seen = visible(_spec(layout, False, None), 64, 64, torch.device("cpu"))
+    assert seen is not None  # sentences hide something
+    return seen[0, 0]

@@ -166,3 +166,16 @@ def reference_softplus(
         z = scores(q[:, :, rows].to(dtype), keys, 1.0) * row_scale(config, q.shape[-1], seen)
         outs.append(weighted(row_weights(z, mask, seen, config), values))
     return torch.cat(outs, dim=2).to(q.dtype)
+
+
+def picture() -> Tensor:
+    """Keys that keep a weight after the second stage, for drawn queries and keys: bool [64, 64]."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 1, 64, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = torch.ones(64, 64, dtype=torch.bool).tril()
+    seen = mask.sum(-1, keepdim=True).double()[None, None]
+    config = SoftplusConfig()
+    z = scores(q, k, 1.0) * row_scale(config, 8, seen)
+    return (row_weights(z, mask, seen, config) > 0)[0, 0]
