@@ -50,22 +50,21 @@ def block_mask(chosen: Tensor, frame: Frame) -> BlockMask:
         front: queries must be padded by as many.
     """
     device = chosen.device
-    near, end = frame.near.to(device), frame.end.to(device)
+    near, end = frame.near.int().to(device), frame.end.int().to(device)
     sinks = near.clamp(max=frame.low)
     width = int((frame.end - frame.near).max()) if frame.num_blocks else 0
-    found = (chosen != UNUSED).sum(-1)
-    place = torch.arange(frame.low + chosen.shape[-1] + width, device=device)
+    found = (chosen != UNUSED).sum(-1, dtype=torch.int32)
+    place = torch.arange(frame.low + chosen.shape[-1] + width, dtype=torch.int32, device=device)
     behind = place - sinks[:, None]  # [NQ, M]: places behind the sinks
     late = behind - found[..., None]  # behind the chosen ones
     indices = torch.where(late >= 0, near[:, None] + late, place)
     if chosen.shape[-1]:
-        at = behind.clamp(0, chosen.shape[-1] - 1).expand(*chosen.shape[:2], -1, -1)
-        indices = torch.where((behind >= 0) & (late < 0), chosen.long().gather(-1, at), indices)
+        at = behind.clamp(0, chosen.shape[-1] - 1).long().expand(*chosen.shape[:2], -1, -1)
+        indices = torch.where((behind >= 0) & (late < 0), chosen.gather(-1, at), indices)
     counts = sinks + found + (end - near)
-    used = place < counts[..., None]
     return BlockMask(
         block_q=frame.block_q,
         block_k=frame.layout.block_k,
-        indices=indices.masked_fill(~used, 0).int(),
-        counts=counts.int(),
+        indices=indices.masked_fill(place >= counts[..., None], 0),
+        counts=counts,
     )
