@@ -93,6 +93,19 @@ def test_attention_equals_loops_in_float64(
             np.testing.assert_allclose(out[row, head].numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "backend", ["native", "reference", pytest.param("triton", marks=pytest.mark.slow)]
+)
+def test_every_back_end_reads_the_lists(backend: str) -> None:
+    if backend == "triton":
+        pytest.importorskip("triton", reason="triton is not installed")
+    q, k, v = (x.float() for x in make(70, 150, (4, 2)))
+    sizes = {**SMALL, "block_q": 32, "window": 16}
+    expected = hip_attention(q, k, v, **sizes, backend="gathered")
+    out = hip_attention(q, k, v, **sizes, backend=backend)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("variant", ["tree", "multistage"])
 def test_as_many_keys_as_there_are_is_dense_attention(variant: Any) -> None:
     q, k, v = make(97, 97)
