@@ -24,6 +24,10 @@ PICTURES = {
         "Block-sparse attention: a butterfly of blocks and a window, causal",
     ),
     "hip": ("unspool.attention.hip.recall:picture", "HiP: first, newest and found keys"),
+    "hyper": (
+        "unspool.attention.hyper.reference:picture",
+        "HyperAttention: exact squares, sorted blocks, samples and first keys",
+    ),
     "masformer": (
         "unspool.attention.spans:picture",
         "MASFormer: a local layer, each block and the one before it",

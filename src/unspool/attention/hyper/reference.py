@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unspool.attention.hyper.plan import Level, Plan, Settings
+    from unspool.attention.hyper.plan import Level, Plan
 
 
 def reference_hyper(
@@ -79,19 +79,20 @@ def _sides(q: Tensor, k: Tensor) -> tuple[int, int]:
     return q.shape[2], k.shape[2]
 
 
-def pattern(length: int, settings: Settings, *, seed: int = 0, clusters: int = 12) -> Tensor:
+def picture(length: int = 96, clusters: int = 12) -> Tensor:
     """bool [length, length]: which keys each query meets, for one head whose queries and keys lie
-    around a few directions."""
+    around a few directions: leaves of 12 rows, blocks of 6, 4 samples, 2 sinks."""
     import torch
 
     from unspool.attention.hyper.lsh import draw_directions
-    from unspool.attention.hyper.plan import make_plan
+    from unspool.attention.hyper.plan import Settings, make_plan
     from unspool.attention.hyper.sampled import Drawn
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     centres = torch.randn(clusters, 16, generator=generator)
     member = torch.randint(clusters, (length,), generator=generator)
     x = (centres[member] + 0.1 * torch.randn(length, 16, generator=generator))[None, None]
     directions = draw_directions(16, 7, generator, x.device)
+    settings = Settings(min_seq_len=12, block=6, samples=4, sinks=2)
     plan = make_plan(x, x, x, settings, directions, Drawn("uniform", generator), generator)
     return log_weights(plan, 1, 1, 1, length, length)[0, 0].isfinite()
