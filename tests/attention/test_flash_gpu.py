@@ -175,6 +175,29 @@ def test_the_vendor_kernel(sizes: tuple[int, int, int, int], layout: str) -> Non
     torch.testing.assert_close(lse.double(), wanted[1], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("sizes", [(1, 5000), (7, 77), (300, 900), (1500, 1500), (1100, 2000)])
+@pytest.mark.parametrize("heads", [(9, 3, 64), (8, 2, 128)])
+@pytest.mark.parametrize("with_lse", [False, True])
+def test_the_fastest_back_end_over_a_buffer_with_room(
+    sizes: tuple[int, int], heads: tuple[int, int, int], with_lse: bool
+) -> None:
+    """Whatever is chosen, as models call it: new queries over a part of a longer buffer."""
+    (queries, keys), (num_heads, num_kv_heads, dim) = sizes, heads
+    q = torch.randn(1, num_heads, queries, dim, device="cuda", dtype=torch.bfloat16)
+    k, v = torch.full((2, 1, num_kv_heads, keys + 300, dim), float("nan"), device="cuda",
+                      dtype=torch.bfloat16)  # fmt: skip
+    k, v = k[:, :, :keys].normal_(), v[:, :, :keys].normal_()
+    for spec in (Spec(), Spec(causal=False), Spec(window=200, sinks=4)):
+        found = attend(q, k, v, spec=spec, return_lse=with_lse)
+        wanted = attend(
+            q.double(), k.double(), v.double(), spec=spec, return_lse=True, backend="reference"
+        )
+        out = found[0] if with_lse else found
+        torch.testing.assert_close(out.double(), wanted[0], rtol=2e-2, atol=2e-2)
+        if with_lse:
+            torch.testing.assert_close(found[1].double(), wanted[1], rtol=1e-3, atol=1e-3)
+
+
 def test_the_same_bits_every_time() -> None:
     q, k, v = (
         torch.randn(1, 8, 700, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)

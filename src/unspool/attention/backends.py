@@ -197,11 +197,26 @@ def choose(name: str, q: Tensor, k: Tensor, v: Tensor, *, spec: Spec, return_lse
     return BACKENDS["reference"]
 
 
+def _vendors(q: Tensor, k: Tensor, spec: Spec) -> bool:
+    """Whether cuDNN is faster than our kernels on a GPU: many queries with wide heads that see
+    everything or a square's causal half, and no gradients, for which PyTorch takes another one."""
+    import torch
+
+    square = not spec.causal or q.shape[2] == k.shape[2]
+    wide = q.shape[-1] > 64 and q.shape[2] >= 1024
+    return wide and square and spec.plain and not (torch.is_grad_enabled() and q.requires_grad)
+
+
 def _order(q: Tensor, k: Tensor, spec: Spec) -> tuple[str, ...]:
     """Which to try, fastest first: the vendor's kernel where nothing can be skipped."""
     skips = spec.blocks is not None or spec.q_documents is not None or spec.window is not None
     if q.device.type == "cuda":
-        return ("triton", "sdpa") if skips else ("sdpa", "triton")
+        half = q.element_size() == 2
+        return (
+            ("triton", "sdpa")
+            if skips or (half and not _vendors(q, k, spec))
+            else ("sdpa", "triton")
+        )
     # On a processor the vendor's kernel computes hidden pairs too wherever it is given a mask, and
     # reads the keys of a lone query slowly.
     num_queries = q.shape[2]

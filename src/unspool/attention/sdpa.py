@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_MANY_QUERIES = 1024
 _EXPANDED = 1 << 28
 """Pairs up to which block lists are written out as a mask."""
 
@@ -89,6 +90,21 @@ def cudnn_attend(
     return out, lse.reshape(q.shape[:3]).float()
 
 
+def _by_cudnn(q: Tensor, v: Tensor) -> bool:
+    """Whether the shape is one at which cuDNN was compared and found faster."""
+    import torch
+
+    return (
+        q.element_size() == 2
+        and q.shape[2] >= _MANY_QUERIES
+        and 64 < q.shape[-1] <= 128
+        and q.shape[-1] == v.shape[-1]
+        and q.shape[-1] % 8 == 0
+        and torch.backends.cuda.cudnn_sdp_enabled()
+        and torch.cuda.get_device_capability(q.device) >= (9, 0)
+    )
+
+
 def bias_of(seen: Tensor, dtype: Any) -> Tensor:
     """A bool mask as the additive one that the kernels take."""
     import torch
@@ -134,6 +150,8 @@ def _cuda(
 ) -> tuple[Tensor, Tensor]:
     import torch
 
+    if seen is None and _by_cudnn(q, v):
+        return cudnn_attend(q, k, v, causal=square, scale=scale)
     heads, groups = q.shape[:3], q.shape[1] // k.shape[1]
     if groups > 1 and seen is None and not square:
         q = q.reshape(q.shape[0], k.shape[1], -1, q.shape[-1])  # heads that share keys are rows

@@ -56,15 +56,21 @@ _WIDE = {4: Tiles(32, 32, 4, 1)}
 """float32 fills shared memory twice as fast."""
 
 
-def tiles(table: Table, head_dim: int, bound: bool, itemsize: int) -> Tiles:
-    """The row of a table for a head size and the bytes of a number."""
+_SMALL = Tiles(32, 32, 4, 1)
+"""Where shared memory is short."""
+
+
+def tiles(table: Table, head_dim: int, bound: bool, itemsize: int, roomy: bool) -> Tiles:
+    """The row of a table for a head size, the bytes of a number and the memory on the chip."""
     if itemsize in _WIDE:
         return _WIDE[itemsize]
+    if not roomy:
+        return _SMALL
     return table[min(size for size, _ in table if size >= head_dim), bound]
 
 
-def listed_stages(head_dim: int, itemsize: int) -> int:
+def listed_stages(head_dim: int, itemsize: int, roomy: bool) -> int:
     """Stages of the kernels over lists."""
-    if itemsize == 4:
+    if itemsize == 4 or not roomy:
         return 1
     return 3 if head_dim <= 64 else 2

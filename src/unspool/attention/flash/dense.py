@@ -19,6 +19,7 @@ from unspool.attention.flash.launch import (
     describable,
     descriptor,
     results,
+    roomy,
     sizes_of,
     strides,
 )
@@ -56,7 +57,9 @@ def dense_forward(
 
     out, lse = results(q, v)
     band = band_of(spec)
-    cut = tiles(DENSE_FORWARD, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize)
+    cut = tiles(
+        DENSE_FORWARD, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize, roomy(q.device)
+    )
     sources, flags = _sources((q, k, v), cut)
     tail = (q.shape[2], k.shape[2], q.shape[1])
     kernel[(-(-q.shape[2] // cut.block_m), q.shape[0] * q.shape[1])](
@@ -77,7 +80,7 @@ def dense_dq(
 
     d_q = torch.empty_like(q)
     band = band_of(spec)
-    cut = tiles(DENSE_DQ, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize)
+    cut = tiles(DENSE_DQ, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize, roomy(q.device))
     sources, flags = _sources((q, k, v, d_out), cut)
     tail = (facts.delta.shape[-1], q.shape[2], k.shape[2], q.shape[1])
     kernel[(-(-q.shape[2] // cut.block_m), q.shape[0] * q.shape[1])](
@@ -97,7 +100,7 @@ def dense_dkdv(
 
     d_k, d_v = torch.empty_like(k), torch.empty_like(v)
     band = band_of(spec)
-    cut = tiles(DENSE_DKDV, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize)
+    cut = tiles(DENSE_DKDV, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize, roomy(q.device))
     sources, flags = _sources((q, k, v, d_out), cut)
     tail = (facts.delta.shape[-1], q.shape[2], k.shape[2], q.shape[1])
     kernel[(-(-k.shape[2] // cut.block_n), k.shape[0] * k.shape[1])](

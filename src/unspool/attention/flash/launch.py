@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOG2E = 1.4426950408889634
 FAR = 1 << 30
 """A distance beyond any text: a rule that is not set."""
+_ROOM = 160_000
 _ROWS = 128
 """A multiple of every tile of queries."""
 
@@ -117,6 +118,17 @@ def row_facts(out: Tensor, d_out: Tensor, lse: Tensor, d_lse: Tensor | None) -> 
         BLOCK_DV=power_of_two(width), BLOCK_M=step, WITH_LSE=d_lse is not None,
     )  # fmt: skip
     return RowFacts(lse2, delta)
+
+
+@cache
+def roomy(device: torch.device) -> bool:
+    """Whether a block of threads has the shared memory that the tables were made for."""
+    import torch
+
+    if device.type != "cuda":
+        return True
+    properties = torch.cuda.get_device_properties(device)
+    return int(getattr(properties, "shared_memory_per_block_optin", 0)) >= _ROOM
 
 
 @cache

@@ -18,6 +18,7 @@ from unspool.attention.flash.launch import (
     power_of_two,
     processors,
     results,
+    roomy,
     sizes_of,
     strides,
 )
@@ -144,7 +145,7 @@ def listed_forward(
         q, k, v, target, target_lse, *shared.pointers, *steps, split_step, *strides(to),
         *shared.strides, *shared.numbers, BLOCK_M=block_m, BLOCK_N=block_n, ROW_TILES=row_tiles,
         SUBTILES=subtiles, SPLITS=splits, MODE=mode, FOLD=fold, num_warps=4,
-        num_stages=listed_stages(max(q.shape[-1], v.shape[-1]), q.itemsize),
+        num_stages=listed_stages(max(q.shape[-1], v.shape[-1]), q.itemsize, roomy(q.device)),
         **shared.flags, **sizes._asdict(),
     )  # fmt: skip
     if splits > 1:
@@ -173,10 +174,11 @@ def listed_backward(
         d_v = torch.zeros(v.shape, dtype=torch.float32, device=v.device)
     else:
         d_k, d_v = torch.empty_like(k), torch.empty_like(v)
-    most = 32 if q.itemsize == 4 or max(q.shape[-1], v.shape[-1]) > 128 else 64
+    small = q.itemsize == 4 or max(q.shape[-1], v.shape[-1]) > 128 or not roomy(q.device)
+    most = 32 if small else 64
     block_m = min(power_of_two(lists.block_q), most)
     block_n = most if scatter else min(power_of_two(lists.block_k), most)
-    stages = 1 if q.itemsize == 4 else 2
+    stages = 1 if small and q.itemsize == 4 else 2
     row_tiles, column_tiles = -(-lists.block_q // block_m), -(-lists.block_k // block_n)
     shared = listed_arguments(q, k, lists, spec, scale)
     steps = strides(q, k, v, d_out)
