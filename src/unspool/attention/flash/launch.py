@@ -21,6 +21,7 @@ LOG2E = 1.4426950408889634
 FAR = 1 << 30
 """A distance beyond any text: a rule that is not set."""
 _ROOM = 160_000
+"""Bytes of shared memory that the tiles of the tables take at most."""
 _ROWS = 128
 """A multiple of every tile of queries."""
 
@@ -128,7 +129,7 @@ def roomy(device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     properties = torch.cuda.get_device_properties(device)
-    return int(getattr(properties, "shared_memory_per_block_optin", 0)) >= _ROOM
+    return int(getattr(properties, "shared_memory_per_block_optin", _ROOM)) >= _ROOM
 
 
 @cache
