@@ -1,5 +1,6 @@
 // Python face of the decoder. Arrays are borrowed: what is handed over is kept alive, never copied.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -206,6 +207,19 @@ void attend(const std::vector<std::tuple<Queries4, Kept, Kept>>& parts, float sc
   decoder::attend(given, heads, scale, threads, out.data());
 }
 
+std::vector<std::string> kernel_names() {
+  std::vector<std::string> names;
+  for (const decoder::Kernels* kernels : decoder::usable_kernels()) names.push_back(kernels->name);
+  return names;
+}
+
+void use_kernels(const std::optional<std::string>& name) {
+  if (!name) return decoder::use_kernels(nullptr);
+  for (const decoder::Kernels* kernels : decoder::usable_kernels())
+    if (*name == kernels->name) return decoder::use_kernels(kernels);
+  refuse("This processor has no kernels of that name.");
+}
+
 }  // namespace
 
 void bind_decoder(nb::module_& m) {
@@ -224,6 +238,8 @@ void bind_decoder(nb::module_& m) {
       .def("before", &Layers::before, "layer"_a)
       .def("after", &Layers::after, "layer"_a)
       .def("logits", &Layers::logits);
+  m.def("kernel_names", &kernel_names);
+  m.def("use_kernels", &use_kernels, "name"_a.none());
   m.def("share_threads", &Team::share, "shared"_a);
   m.def("attend_one", &attend, "parts"_a, "scale"_a, "threads"_a, "out"_a);
 }

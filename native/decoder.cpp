@@ -1,6 +1,7 @@
 #include "decoder.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "team.hpp"
@@ -8,6 +9,8 @@
 namespace unspool::decoder {
 
 namespace {
+
+std::atomic<const Kernels*> g_chosen{nullptr};
 
 constexpr std::uint32_t kPieceKeys = 256;
 constexpr std::size_t kLeastNumbers = 1 << 14;  // of weights, for an item of its own
@@ -31,16 +34,26 @@ std::uint32_t total_rows(const Matrices& matrices) {
 
 }  // namespace
 
-const Kernels* best_kernels() {
+std::vector<const Kernels*> usable_kernels() {
+  std::vector<const Kernels*> usable;
 #if defined(__x86_64__) && defined(__GNUC__)
   if (avx512_kernels() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-    return avx512_kernels();
+    usable.push_back(avx512_kernels());
   if (avx2_kernels() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return avx2_kernels();
+    usable.push_back(avx2_kernels());
 #endif
-  return base_kernels();
+  if (base_kernels()) usable.push_back(base_kernels());
+  return usable;
 }
+
+const Kernels* best_kernels() {
+  static const std::vector<const Kernels*> usable = usable_kernels();
+  if (const Kernels* chosen = g_chosen.load(std::memory_order_relaxed)) return chosen;
+  return usable.empty() ? nullptr : usable.front();
+}
+
+void use_kernels(const Kernels* chosen) { g_chosen.store(chosen, std::memory_order_relaxed); }
 
 Decoder::Decoder(std::uint32_t hidden, std::uint32_t threads)
     : kernels_(best_kernels()), hidden_(hidden), threads_(threads) {}

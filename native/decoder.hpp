@@ -9,8 +9,12 @@
 
 namespace unspool::decoder {
 
-// The best kernels for this processor; null where none were compiled.
+// What this processor can run, the best first; empty where nothing was compiled.
+std::vector<const Kernels*> usable_kernels();
+// The first of them, or what was chosen; null where there is none.
 const Kernels* best_kernels();
+// Take these from here on; null: the best. For tests.
+void use_kernels(const Kernels*);
 
 struct Norm {
   const float* weight = nullptr;  // none: there is no such norm

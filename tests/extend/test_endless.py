@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -17,7 +18,10 @@ pytestmark = pytest.mark.slow
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Bytes of this process in memory, without what the allocator keeps of freed memory."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc
+        trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -50,10 +54,10 @@ def test_a_window_is_flat(spec: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_a_memory_of_everything_grows_by_the_formula() -> None:
-    layers, kv_heads, head_dim, tokens = 3, 2, 8, 200_000
+    layers, kv_heads, head_dim, tokens = 3, 2, 8, 120_000
     per_token = layers * 2 * kv_heads * head_dim * 4
     grows, held = slope("infllm:local=96,block=64,top_k=2,init=16,exec_block=96", tokens)
     # Per block of 64 tokens one vector of all query heads as well.
     formula = per_token + layers * 4 * head_dim * 4 / 64
     assert held == pytest.approx(formula * tokens, rel=0.1)
-    assert grows == pytest.approx(formula, rel=0.5)
+    assert grows == pytest.approx(formula, rel=0.2)

@@ -33,17 +33,25 @@ def stepped(model: Any, count: int = 3, **options: Any) -> torch.Tensor:
     return torch.cat(rows, 1)
 
 
-@needs_kernels
+@pytest.fixture(params=[0, 1, 2], ids=["best", "second", "third"])
+def kernels(request: pytest.FixtureRequest) -> Any:
+    """Every set of instructions that this processor has."""
+    if _native.DECODER_KERNELS is None or request.param >= len(_native.kernel_names()):
+        pytest.skip("this processor or build has fewer")
+    _native.use_kernels(_native.kernel_names()[request.param])
+    yield
+    _native.use_kernels(None)
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma3", "phi3"])
-def test_native_rows_are_those_of_pytorch(family: str) -> None:
+def test_native_rows_are_those_of_pytorch(family: str, kernels: None) -> None:
     model = build(family)
     plain = stepped(model, native=False)
     torch.testing.assert_close(stepped(model, native=True), plain, rtol=0, atol=1e-4)
     torch.testing.assert_close(stepped(model, native=False, fuse=False), plain, rtol=0, atol=1e-5)
 
 
-@needs_kernels
-def test_eight_bits_are_the_rounded_weights_and_nothing_else() -> None:
+def test_eight_bits_are_the_rounded_weights_and_nothing_else(kernels: None) -> None:
     model = build("llama")
     found = stepped(model, weights="int8", native=True)
     rounded = copy.deepcopy(model)
@@ -126,10 +134,11 @@ def exact(parts: list[Any], scale: float) -> torch.Tensor:
     return out
 
 
-@needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("heads", [(9, 3), (4, 4), (16, 2)], ids=str)
-def test_one_query_attends_exactly(dtype: torch.dtype, heads: tuple[int, int]) -> None:
+def test_one_query_attends_exactly(
+    dtype: torch.dtype, heads: tuple[int, int], kernels: None
+) -> None:
     torch.manual_seed(1)
     for keys, more, dim in ((1, 0, 16), (257, 3, 64), (511, 16, 112), (1030, 0, 32)):
         parts = []
