@@ -103,17 +103,19 @@ def benchmark_table(argument: str) -> str:
     if not path.exists():
         return "Not measured yet."
     newest: dict[str, dict[str, Any]] = {}
+    last: dict[str, Any] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        newest[json.dumps(row["point"], sort_keys=True)] = row
-    rows = list(newest.values())
+        newest[json.dumps(row["point"], sort_keys=True)] = last = row
+    # Points of a sweep over other settings, as an older version had it, are no rows of this table.
+    rows = [row for row in newest.values() if row["point"].keys() == last["point"].keys()]
     names = list(dict.fromkeys(n for row in rows for n in row["results"]))
     parameters = list(rows[0]["point"])
     body = [
         [*(str(row["point"][p]) for p in parameters), *(_cell(row, n, figure) for n in names)]
         for row in rows
     ]
-    machine, last = rows[-1]["machine"], rows[-1]
+    machine = last["machine"]
     return (
         f"{markdown([*parameters, *names], body)}\n\n{machine['cpu']}, {machine['cores']} cores, "
         f"{human_bytes(machine['memory_bytes'])} of memory; commit {last['commit']}, "
