@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -496,3 +499,42 @@ def test_operations_grow_almost_linearly() -> None:
     assert dense > 15 * long
     assert count_pairs(100, 300, Settings()).total == 100 * 200 + sum(range(1, 101))
     assert count_pairs(100, 300, Settings(causal=False)).total == 100 * 300
+
+
+_COMPILE = """
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from unspool.attention.hyper import kernel
+from unspool.attention.hyper.fused import _key_tile, _tile
+
+halves, wholes = "Q K V G", "Q_ROWS K_ROWS S_ROWS S_BLOCKS"
+floats = "OUT LSE DELTA DQ DK DV S_LOGS"
+types = {**dict.fromkeys(halves.split(), "*bf16"), **dict.fromkeys(wholes.split(), "*i32")}
+types |= {**dict.fromkeys(floats.split(), "*fp32"), "scale": "fp32"}
+for dim in (64, 128):
+    q = torch.zeros(1, 1, 1, dim)
+    for name in ("delta", "forward", "query", "block_key", "sample_key"):
+        made = getattr(kernel, name + "_kernel")
+        tile = {"BM": 128} if name == "delta" else _key_tile(q) if "key" in name else _tile(256, q)
+        options = {k: tile.pop(k) for k in ("num_warps", "num_stages") if k in tile}
+        constants = {"D": dim, **tile}
+        signature = {
+            n: "constexpr" if n in constants else types.get(n, "i32") for n in made.arg_names
+        }
+        at = {(made.arg_names.index(n),): value for n, value in constants.items()}
+        source = ASTSource(fn=made, signature=signature, constexprs=at)
+        triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        print(name, dim)
+"""
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_a_hopper_gpu_on_any_machine() -> None:
+    pytest.importorskip("triton")
+    without = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILE], env=without, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.split()) == 20
