@@ -249,6 +249,7 @@ def test_empty_batches_and_batches_without_padding() -> None:
     torch.testing.assert_close(one[0], whole[3], rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # transformers 5.17
 @pytest.mark.parametrize("family", ["deberta", "mpnet"])
 def test_a_model_with_attention_of_its_own_is_refused(family: str) -> None:
     small = {name: value for name, value in SHAPE.items() if name != "vocab_size"}
