@@ -13,38 +13,56 @@ from typing import Any
 
 from benchmarks.registry import Timed, benchmark
 
-HEADS, HEAD_DIM = 4, 64
-TURNS = 5
+HEAD_DIM = 64
+
+
+TESTS = ("tests/attention/test_native_attention.py", "tests/native/test_native_attend.py")
+SIZES = {"tokens": (16_384, 32_768), "dtype": ("float32", "bfloat16")}
 
 
 @benchmark(
     "attention-cpu",
-    tests=("tests/attention/test_native_attention.py", "tests/native/test_native_attend.py"),
-    sweep={
-        "pattern": ("blocks", "pairs", "kept"),
-        "tokens": (16_384, 32_768),
-        "dtype": ("float32", "bfloat16"),
-        "backward": (0, 1),
-    },
+    tests=TESTS,
+    sweep={"pattern": ("blocks", "pairs", "kept"), **SIZES},
     unit="of ideal",
     fresh=True,
-    runs=3,
+    runs=2,
 )
-def attention_cpu(pattern: str, tokens: int, dtype: str, backward: int) -> Timed:
-    """Share of the ideal saving that is reached; 64 x 64 blocks, 64 x 2 pairs, or kept keys."""
+def attention_cpu(pattern: str, tokens: int, dtype: str) -> Timed:
+    """Forward: 64 x 64 blocks, 64 x 2 pairs, or one query's kept keys."""
+    return _of_ideal(pattern, tokens, dtype, backward=False)
+
+
+@benchmark(
+    "attention-cpu-gradients",
+    tests=TESTS,
+    sweep={"pattern": ("blocks", "pairs"), **SIZES},
+    unit="of ideal",
+    fresh=True,
+    runs=2,
+)
+def attention_cpu_gradients(pattern: str, tokens: int, dtype: str) -> Timed:
+    """Forward and backward."""
+    return _of_ideal(pattern, tokens, dtype, backward=True)
+
+
+def _of_ideal(pattern: str, tokens: int, dtype: str, *, backward: bool) -> Timed:
+    """Share of the ideal saving that is reached."""
     import torch
 
     from unspool.attention import Spec, attend
 
     generator = torch.Generator().manual_seed(0)
+    # A single query takes little, so it has more heads and turns.
+    heads, turns = (8, 100) if pattern == "kept" else (2, 3)
     mask, queries, share = _pattern(pattern, tokens, generator)
     q, k, v = (
-        torch.randn(1, HEADS, n, HEAD_DIM, generator=generator)
+        torch.randn(1, heads, n, HEAD_DIM, generator=generator)
         .to(getattr(torch, dtype))
-        .requires_grad_(bool(backward))
+        .requires_grad_(backward)
         for n in (queries, tokens, tokens)
     )
-    d_out = torch.randn(1, HEADS, queries, HEAD_DIM, generator=generator).to(q.dtype)
+    d_out = torch.randn(1, heads, queries, HEAD_DIM, generator=generator).to(q.dtype)
     listed, everything = Spec(blocks=mask), Spec()
 
     def timed(spec: Spec, backend: str) -> float:
@@ -55,13 +73,11 @@ def attention_cpu(pattern: str, tokens: int, dtype: str, backward: int) -> Timed
         return time.perf_counter() - began
 
     def call() -> dict[str, Any]:
-        times = {"native": [1e9], "sdpa": [1e9]}
-        for turn in range(TURNS + 1):
+        times: dict[str, list[float]] = {"native": [], "sdpa": []}
+        for _ in range(1 + turns):
             for backend, spec in (("native", listed), ("sdpa", everything)):
-                found = statistics.median(timed(spec, backend) for _ in range(_calls(pattern)))
-                if turn:  # the first warms up
-                    times[backend].append(found)
-        ours, dense = (min(x) for x in times.values())
+                times[backend].append(timed(spec, backend))
+        ours, dense = (statistics.median(x[1:]) for x in times.values())  # the first warms up
         return {
             "value": dense * share / ours,
             "ms": ours * 1000,
@@ -73,10 +89,6 @@ def attention_cpu(pattern: str, tokens: int, dtype: str, backward: int) -> Timed
     return Timed(call)
 
 
-def _calls(pattern: str) -> int:
-    return 20 if pattern == "kept" else 1
-
-
 def _pattern(pattern: str, tokens: int, generator: Any) -> tuple[Any, int, float]:
     """The mask, the number of queries, and the share of the causal pairs that it leaves."""
     import torch
@@ -84,7 +96,7 @@ def _pattern(pattern: str, tokens: int, generator: Any) -> tuple[Any, int, float
     from unspool.attention.blocks import BlockMask
 
     if pattern == "kept":  # a written token meets 2,048 scattered keys of its head
-        kept = torch.rand(1, HEADS, tokens, generator=generator).argsort(-1)[..., :2048]
+        kept = torch.rand(1, 8, tokens, generator=generator).argsort(-1)[..., :2048]
         return BlockMask.kept(kept), 1, 2048 / tokens
     rows = tokens // 64
     if pattern == "blocks":  # a tenth of the blocks, and the diagonal
