@@ -7,10 +7,13 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unspool.errors import ConfigError
 from unspool.methods import Method, spell
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _extended: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -50,8 +53,19 @@ def trained_with(model: Any) -> str:
     return said
 
 
-def save_trained(model: Any, methods: Sequence[Method], directory: str | Path) -> None:
-    """Save a model with the method that it was trained with, and warn of what ignores that."""
+def save_trained(
+    model: Any, methods: Sequence[Method], directory: str | Path, learned: nn.Module
+) -> None:
+    """Save a model with the method that it was trained with, and warn of what ignores that.
+
+    Raises:
+        ConfigError: What was trained is in `learned`, not in the model, and would be lost.
+    """
+    if next(learned.parameters(), None) is not None:
+        raise ConfigError(
+            f"What {spell(methods)} trained is not in the model: NTKAdapters(reader).save(folder) "
+            f"keeps it, and the model is as it was."
+        )
     before = getattr(model.config, "unspool_method", None)
     spelling = spell(methods)
     if any(method.trains for method in methods):

@@ -319,7 +319,7 @@ class Extension:
 
         Plain transformers ignores that entry; `extend(model)` installs it again.
         """
-        save_trained(self.model, self.methods, directory)
+        save_trained(self.model, self.methods, directory, self.module)
 
     # ---- how it is done
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -404,3 +405,15 @@ def test_it_trains_under_checkpointing() -> None:
 
 def _first(model: Any) -> Any:
     return model.model.layers[0].self_attn.k_proj.weight
+
+
+def test_a_saved_model_names_its_spans_and_gets_them_back(tmp_path: Path) -> None:
+    model, ids = build("llama"), tokens(1, 40)
+    with extend(model, "masformer:full=1,block=8") as ext:
+        expected = logits(model, ids)
+        with pytest.warns(UserWarning, match="unspool_method"):
+            ext.save(tmp_path / "kept")
+    again = type(model).from_pretrained(tmp_path / "kept")
+    assert (logits(again, ids) - expected).abs().max() > 0.05
+    with extend(again):
+        torch.testing.assert_close(logits(again, ids), expected, atol=1e-5, rtol=0)

@@ -203,6 +203,8 @@ def test_it_learns_and_nothing_else_does(tmp_path: Path) -> None:
         with torch.no_grad():
             taught = model(ids, use_cache=False).logits
         adapters.save(tmp_path / "one")
+        with pytest.raises(ConfigError, match="not in the model"):
+            ext.save(tmp_path / "whole")
         adapters.add("second")
         with torch.no_grad():
             assert (model(ids, use_cache=False).logits - taught).abs().max() > 1e-3
