@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -240,3 +244,38 @@ def test_options_out_of_range_say_so() -> None:
             softplus_attention(q, k, v, **options)
     with pytest.raises(ConfigError, match="backend"):
         softplus_attention(q.float(), k.float(), v.float(), phi="relu", backend="triton")
+
+
+_COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from unspool.attention.softplus import kernel
+
+CONSTANTS = {"HQ": 4, "GROUP": 2, "D": 64, "BM": 64, "BN": 64, "WINDOW": 0, "CAUSAL": True,
+             "REWEIGHT": True, "OFFSET": True}
+HALVES = {"Q", "K", "V", "Out", "DOut", "DQ", "DK", "DV"}
+for function in (kernel.forward, kernel.rows, kernel.columns):
+    names = function.arg_names
+    kinds = {"AtQ": "*i32", "AtK": "*i32", "T": "i32", "S": "i32"}
+    kinds |= dict.fromkeys(("p", "offset", "tie", "low"), "fp32") | dict.fromkeys(HALVES, "*bf16")
+    signature = {n: "constexpr" if n in CONSTANTS else kinds.get(n, "*fp32") for n in names}
+    known = {(names.index(n),): value for n, value in CONSTANTS.items() if n in names}
+    source = ASTSource(fn=function, signature=signature, constexprs=known)
+    made = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    assert made.metadata.shared < 227 * 1024
+"""
+
+
+@needs_triton
+@pytest.mark.slow
+def test_the_kernels_compile_for_a_gpu_on_any_machine(tmp_path: Path) -> None:
+    options = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    (tmp_path / "compile_them.py").write_text(_COMPILE)  # Triton reads the source of functions
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "compile_them.py")],
+        env={**os.environ, **options},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
