@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +113,18 @@ def test_a_scale_that_is_not_positive(scale: float) -> None:
     found = computed(case, spec, "triton", "cpu", torch.float32)
     for part, error in errors(found, expected(case, spec, seen)).items():
         assert error < 2e-5, part
+
+
+@pytest.mark.slow
+def test_the_kernels_compile_for_a_hopper_gpu_on_any_machine(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.attention.compile_kernels"],
+        cwd=root, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "compiled\n", done.stderr[-2000:]
 
 
 @needs_interpreter

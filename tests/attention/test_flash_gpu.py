@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.tune_attention import candidates
 from tests.attention.flash_cases import CASES, Case, computed, errors, expected
 from unspool.attention.blocks import BlockMask
+from unspool.attention.flash import configs
 from unspool.attention.kernel import attend
 from unspool.attention.sdpa import cudnn_attend
 from unspool.attention.spec import Spec, visible
@@ -151,6 +153,19 @@ def test_memory_grows_with_the_length_and_not_its_square() -> None:
         attend(q, k, v, spec=Spec(), return_lse=True, backend="triton")[0].sum().backward()
         peaks.append(torch.cuda.max_memory_allocated() - before)
     assert peaks[1] < 18 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dim", "causal", "row"),
+    [c for c in candidates() if any(c[3][4:])],  # scores ahead or rows backwards
+)
+def test_every_candidate(
+    monkeypatch: pytest.MonkeyPatch, kernel: str, dim: int, causal: bool, row: tuple[int, ...]
+) -> None:
+    table = configs.DENSE_FORWARD if kernel == "forward" else configs.DENSE_DKDV
+    monkeypatch.setitem(table, (dim, causal), configs.Tiles(*row))
+    for queries, keys in ((500, 500), (130, 700), (64, 64)):
+        _near(Spec(causal=causal), torch.bfloat16, (1, 4, 2, queries, keys, dim))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "model", "buffer with room"])

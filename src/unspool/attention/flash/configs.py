@@ -47,7 +47,7 @@ DENSE_DQ: Table = {
 DENSE_DKDV: Table = {
     (64, True): Tiles(64, 64, 4, 2),
     (64, False): Tiles(32, 128, 4, 3),
-    (128, True): Tiles(64, 64, 4, 2),
+    (128, True): Tiles(64, 64, 4, 2, backwards=True),
     (128, False): Tiles(64, 64, 4, 2),
     (256, True): Tiles(32, 64, 4, 2),
     (256, False): Tiles(32, 64, 4, 2),
