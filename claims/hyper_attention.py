@@ -35,6 +35,7 @@ ARMS = {
     "random, 4 sinks": f"{HYPER},order=random,sinks=4",
     "window, 4 sinks": "",
     "hyper, released buckets": f"{HYPER},order=released",
+    "centred, 4 sinks": f"{HYPER},order=centred,sinks=4",
 }
 EVERYWHERE = ("hyper", "random", "window", "hyper, 4 sinks")
 """Arms that are measured at every number of layers; the others at half of them."""
@@ -57,6 +58,7 @@ CLAIM = Claim(
         Figure("nats added with half of the layers and 4 sinks", "report", unit="nats"),
         Figure("loss of a random permutation over the hash, 4 sinks", "report", unit="nats"),
         Figure("loss of a sliding window over the hash, 4 sinks", "report", unit="nats"),
+        Figure("loss of the hash over the centred one, 4 sinks", "report", unit="nats"),
         Figure("nats of the stock model", "report", unit="nats"),
         Figure("its perplexity", "report"),
         Figure("perplexity with half of the layers", "report"),
@@ -128,6 +130,9 @@ def summarise(nats: dict[tuple[str, int], list[float]], counts: Sequence[int]) -
             )[0],
             "loss of a sliding window over the hash, 4 sinks": over(
                 ("window, 4 sinks", HALF), ("hyper, 4 sinks", HALF)
+            )[0],
+            "loss of the hash over the centred one, 4 sinks": over(
+                ("hyper, 4 sinks", HALF), ("centred, 4 sinks", HALF)
             )[0],
             "nats of the stock model": mean,
             "its perplexity": math.exp(mean),

@@ -244,8 +244,24 @@ def test_what_hashing_finds_is_what_matters() -> None:
     assert errors["random"] > 5 * errors["lsh"]
 
 
+def test_centring_finds_clusters_in_a_narrow_cone() -> None:
+    """A shift of all keys changes no exact attention, but most signs."""
+    generator = torch.Generator().manual_seed(5)
+    member = torch.randperm(256, generator=generator) % 8
+    x = torch.randn(8, 32, dtype=torch.float64, generator=generator)[member][None, None]
+    shift = 5 * torch.randn(32, dtype=torch.float64, generator=generator)
+    found = {}
+    for order in ("lsh", "centred"):
+        plan = a_plan(
+            x, x + shift, x, bits=8, causal=False, block=32, samples=0, min_seq_len=1, order=order
+        )
+        met = log_weights(plan, 1, 1, 1, 256, 256)[0, 0].isfinite()
+        found[order] = float(met[member[:, None] == member[None]].double().mean())
+    assert found["centred"] > 0.95 > 0.5 > found["lsh"]
+
+
 @pytest.mark.parametrize("sampling", ["uniform", "value-norm"])
-@pytest.mark.parametrize("order", ["lsh", "released", "random"])
+@pytest.mark.parametrize("order", ["lsh", "centred", "released", "random"])
 def test_outputs_are_the_weighted_softmax_of_the_plan(order: Any, sampling: Any) -> None:
     q, k, v = parts(131, 150)
     draw = Drawn(sampling, torch.Generator().manual_seed(2))
@@ -381,7 +397,7 @@ def test_bad_settings_say_what_is_wrong(options: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("hyper:order=sorted", "order='sorted' is not lsh or released or random"),
+        ("hyper:order=sorted", "order='sorted' is not lsh or centred or released or random"),
         ("hyper:sampling=norm", "sampling='norm' is not uniform or value-norm"),
         ("hyper:block=0,samples=0", "block or samples above 0"),
     ],

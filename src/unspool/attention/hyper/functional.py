@@ -100,7 +100,8 @@ def hyper_attention(
             of less than twice as many is exact.
         sampling: "uniform", or "value-norm": in proportion to the squared norms of the values.
         sinks: First keys that every query meets exactly (0 as published; 4 suits language models).
-        order: What sorts: "lsh", "released" (the released code's buckets), or "random" (a control).
+        order: What sorts: "lsh"; "centred", the same of queries and keys less their mean;
+            "released" (the released code's buckets); or "random" (a control).
         generator: Of all that is random: the same seed gives the same bits. None: PyTorch's own.
         draw: Takes the place of the sampler, for tests.
         return_lse: Also return the log-sum-exp of each row, float32 (float64 for float64).

@@ -54,7 +54,7 @@ class HyperAttention(Method):
     sinks: int = 0
     """First tokens that every query meets exactly; 0 as published, 4 is a good choice."""
     order: Order = "lsh"
-    """What sorts: lsh, released (buckets as in the released code), or random (a control)."""
+    """What sorts: lsh, centred (lsh less the mean), released (the code's buckets), or random."""
     seed: int = 0
     """Of directions and samples; each layer draws its own."""
 

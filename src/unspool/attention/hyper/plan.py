@@ -6,7 +6,8 @@ Source: Han et al. (2023), "HyperAttention", algorithms 1, 3 and 4.
 Differs from the released code: all levels are laid out at once, since one hash serves them all;
 ragged ends are slots marked as empty, where the code pads with keys of zeros that then get weight;
 rows of grouped heads share the blocks and the sample of their key head; the first keys can be kept
-for every query (`sinks`).
+for every query (`sinks`); `centred` hashes queries and keys less their mean, since those of
+language models lie in narrow cones, where most signs agree.
 Cost: O(N log N) a level for sorting, 4 bytes a row and level. Shapes: B batch, Hq and Hkv heads, G
 queries a key head, L rectangles of a level, NB blocks of each, R = G * rows of a query block, KB
 keys of a block, M sampled keys. Rows are numbers in the flattened [B * H * N].
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from unspool.attention.hyper.sampled import Draw
 
-Order = Literal["lsh", "released", "random"]
+Order = Literal["lsh", "centred", "released", "random"]
 _SAMPLED_ROWS = 256
 """Rows of a query block where there are no blocks, only samples."""
 
@@ -142,6 +143,8 @@ def _buckets(
 ) -> Tensor:
     import torch
 
+    if settings.order == "centred":
+        x = x.detach() - x.detach().mean(2, keepdim=True)
     if settings.order != "random":
         return hash_buckets(x, directions, released=settings.order == "released")
     where = x.device if generator is None else generator.device
