@@ -74,13 +74,13 @@ def test_any_length(tokens: int) -> None:
 
 
 @needs_interpreter
-@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("heads", [1, 4])
 def test_one_query_reads_its_kept_keys_in_several_parts(heads: int) -> None:
     generator = torch.Generator().manual_seed(heads)
     q, k, v = (
-        torch.randn(1, h, t, 16, generator=generator) for h, t in ((4, 1), (2, 700), (2, 700))
+        torch.randn(1, h, t, 16, generator=generator) for h, t in ((4, 1), (2, 400), (2, 400))
     )
-    keys = torch.stack([torch.randperm(700, generator=generator)[:300] for _ in range(heads)])
+    keys = torch.stack([torch.randperm(400, generator=generator)[:260] for _ in range(heads)])
     spec = Spec(blocks=BlockMask.kept(keys[None]))
     found = attend(q, k, v, spec=spec, return_lse=True, backend="triton")
     wanted = attend(q.double(), k.double(), v.double(), spec=spec, return_lse=True,
