@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from unspool.attention.hip import tree_search
+from unspool.attention.hip import kernel, tree_search
 from unspool.attention.hip.functional import hip_attention
 from unspool.attention.hip.layout import BlockLayout
 from unspool.attention.hip.recall import held_mass
+from unspool.attention.hip.search import TreeSearch
+from unspool.attention.hip.sparse import Blocks
+from unspool.attention.hip.union import block_mask
+from unspool.caches.chosen import Choice
 from unspool.errors import ConfigError
 
 needs_triton = pytest.mark.skipif(
@@ -25,22 +29,38 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from unspool.attention.hip.kernels import search_blocks
+from unspool.attention.hip import kernels
 
-fixed = dict(
+SEARCH = dict(
     D=128, BLOCK_D=128, GROUPS=4, KEPT=256, GROUPS_AT_ONCE=256, BLOCK_K=2, SAMPLES=32, STRIDE=2,
     TILE=32, STANDS=1, PRECISION="tf32",
 )
-kinds = {"Q": "*bf16", "K": "*bf16", "SCORES": "*fp32"}
-kinds |= dict.fromkeys(("FIRST", "LAST", "NEAR", "OUT", "STARTS", "SIZES"), "*i32")
-names = search_blocks.arg_names
-source = ASTSource(
-    fn=search_blocks,
-    signature={n: "constexpr" if n in fixed else kinds.get(n, "i32") for n in names},
-    constexprs={(names.index(n),): value for n, value in fixed.items()},
+MEET = dict(
+    D=128, DV=128, BLOCK_D=128, BLOCK_DV=128, TILE=64, FAR_GROUPS=1, GROUPS=4, MASKED=True,
+    SOFTCAP=True,
 )
-options = {"num_warps": 4, "num_stages": 5}
-print(len(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]))
+LISTS = dict(BLOCK_KEPT=256, BLOCK_WIDTH=512)
+KINDS = {"SCORES": "*fp32", "SEEN": "*i1", "scale": "fp32", "softcap": "fp32"}
+WHOLE = "FIRST LAST NEAR END STARTS SIZES CHOSEN COUNTS".split()
+
+
+def compiled(program, fixed, **kinds):
+    names = program.arg_names
+    kinds = dict.fromkeys(WHOLE, "*i32") | KINDS | kinds
+    source = ASTSource(
+        fn=program,
+        signature={n: "constexpr" if n in fixed else kinds.get(n, "i32") for n in names},
+        constexprs={(names.index(n),): value for n, value in fixed.items()},
+    )
+    options = {"num_warps": 4, "num_stages": 5}
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    assert len(ptx) > 5000
+
+
+half = dict.fromkeys(("Q", "K", "V", "FAR_K", "FAR_V"), "*bf16")
+compiled(kernels.search_blocks, SEARCH, **half, OUT="*i32")
+compiled(kernels.join_lists, LISTS, OUT="*i32")
+compiled(kernels.meet_chosen, MEET, **half, OUT="*bf16")
 """
 CASES = {
     "few": (3, 70, (1, 1), 8, 2, 4, "center", 1, 4, 2),
@@ -79,14 +99,52 @@ def test_interpreted_search_equals_the_plain_one_on_odd_sizes(name: str) -> None
 
 @needs_triton
 @pytest.mark.slow
-def test_the_kernel_compiles_for_a_hopper_gpu_on_any_machine() -> None:
+def test_the_kernels_compile_for_a_hopper_gpu_on_any_machine() -> None:
     environment = {n: x for n, x in os.environ.items() if n != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", COMPILE], env=environment, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.split()[-1]) > 10_000
+
+
+def compare_lists(device: str) -> None:
+    q, k = torch.randn(1, 2, 40, 8), torch.randn(1, 1, 130, 8)
+    for sizes in ({"k_tokens": 8, "window": 12, "sink": 4}, {"k_tokens": 10, "sink": 0}):
+        frame = BlockLayout(**{"block_q": 16, "window": 4, **sizes}).frame(40, 130)
+        chosen = tree_search(q, k, frame, backend="torch")
+        plain = block_mask(chosen, frame)
+        lists, counts = kernel.triton_lists(chosen.to(device), frame)
+        assert torch.equal(lists.cpu(), plain.indices)
+        assert torch.equal(counts.cpu(), plain.counts)
+
+
+def compare_meeting(device: str) -> None:
+    """A written token over chosen and newest keys, unused places and capped scores included."""
+    for heads, far, near, masked, cap in ((4, 70, 33, False, None), (2, 21, 5, True, 3.0)):
+        q, v = torch.randn(2, 4, 1, 24), torch.randn(2, 2, 40, 12)[:, :, :near]
+        k = torch.randn(2, 2, near + 9, 24)[:, :, 9:]
+        far_k, far_v = torch.randn(2, heads, far, 24), torch.randn(2, heads, far, 12)
+        seen = torch.rand(2, heads, far) > 0.3 if masked else None
+        choice = Choice(far_k, far_v, seen, (), 0, 0)
+        blocks = Blocks(BlockLayout(), TreeSearch(), softcap=cap)
+        expected = blocks._meet(q, k, v, choice, 0.2)
+        there = [None if x is None else x.to(device) for x in (q, far_k, far_v, seen, k, v)]
+        out = kernel.triton_meet(*there, 0.2, cap)
+        torch.testing.assert_close(out.cpu(), expected, rtol=0, atol=1e-5)
+
+
+@needs_triton
+def test_interpreted_lists_and_written_tokens_equal_the_plain_ones() -> None:
+    compare_lists("cpu")
+    compare_meeting("cpu")
+
+
+@needs_gpu
+@pytest.mark.gpu
+def test_lists_and_written_tokens_on_a_gpu_equal_the_plain_ones() -> None:
+    compare_lists("cuda")
+    compare_meeting("cuda")
 
 
 def test_what_the_kernel_cannot_take_is_said() -> None:

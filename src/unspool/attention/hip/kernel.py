@@ -104,3 +104,75 @@ def _rows(x: Tensor) -> Tensor:
 def _power(n: int) -> int:
     """The least power of two from 16 on that is not below n: what a product of tiles can take."""
     return max(16, 1 << (n - 1).bit_length())
+
+
+def why_not_meet(q: Tensor) -> str | None:
+    """Why the Triton programs for written tokens and lists can't run here; None: they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; run: pip install 'unspool[kernels]'"
+    if q.device.type != "cuda":
+        return f"tensors are on {q.device.type}, the kernel needs CUDA"
+    if q.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"dtype is {q.dtype}, the kernel has float32, float16 and bfloat16"
+    if torch.is_grad_enabled() and q.requires_grad:
+        return "it has no backward pass"
+    return None
+
+
+def triton_meet(
+    q: Tensor,
+    far_k: Tensor,
+    far_v: Tensor,
+    seen: Tensor | None,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    softcap: float | int | None,
+) -> Tensor:
+    """One query a sequence over chosen keys and the newest ones, in one softmax.
+
+    Args:
+        q: [B, Hq, 1, D].
+        far_k: [B, H, m, D] of chosen keys, H that of queries or of keys.
+        far_v: [B, H, m, Dv].
+        seen: [B, H, m] bool, False at unused places; None: all are used.
+        k: [B, Hkv, w, D] of the newest keys.
+        v: [B, Hkv, w, Dv].
+        scale: Factor on the scores.
+        softcap: As `Spec.softcap`.
+
+    Returns:
+        [B, Hq, 1, Dv].
+    """
+    from unspool.attention.hip.kernels import meet_chosen
+
+    q, far_k, far_v, k, v = (_rows(x) for x in (q, far_k, far_v, k, v))
+    batch, num_heads, _, width = q.shape
+    out = torch.empty(batch, num_heads, 1, v.shape[-1], dtype=q.dtype, device=q.device)
+    mask = q if seen is None else seen.contiguous()
+    meet_chosen[(batch * num_heads,)](
+        q, far_k, far_v, mask, k, v, out, *q.stride()[:2], *far_k.stride()[:3],
+        *far_v.stride()[:3], *mask.stride()[:2], *k.stride()[:3], *v.stride()[:3],
+        *out.stride()[:2], num_heads, far_k.shape[2], k.shape[2], scale, softcap or 1.0,
+        D=width, DV=v.shape[-1], BLOCK_D=_power(width), BLOCK_DV=_power(v.shape[-1]), TILE=64,
+        FAR_GROUPS=num_heads // far_k.shape[1], GROUPS=num_heads // k.shape[1],
+        MASKED=seen is not None, SOFTCAP=softcap is not None, num_warps=4,
+    )  # fmt: skip
+    return out
+
+
+def triton_lists(chosen: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+    """Lists and counts of `union.block_mask`, in one launch."""
+    from unspool.attention.hip.kernels import join_lists
+
+    chosen = chosen.contiguous()
+    kept = chosen.shape[-1]
+    width = frame.low + kept + int((frame.end - frame.near).max())
+    edges = torch.stack((frame.near, frame.end)).int().to(chosen.device)
+    lists = torch.empty(*chosen.shape[:3], width, dtype=torch.int32, device=chosen.device)
+    counts = torch.empty(chosen.shape[:3], dtype=torch.int32, device=chosen.device)
+    join_lists[(counts.numel(),)](
+        chosen, edges[0], edges[1], lists, counts, frame.low, frame.num_blocks, kept, width,
+        BLOCK_KEPT=_power(kept), BLOCK_WIDTH=_power(width), num_warps=4,
+    )  # fmt: skip
+    return lists, counts

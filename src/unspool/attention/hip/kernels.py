@@ -1,4 +1,4 @@
-"""The tree search as one Triton program a block of queries; `hip.kernel` launches it.
+"""HiP in Triton: the search, the lists it leads to, and a written token; `hip.kernel` launches it.
 
 What: all rounds of the search in one program: scores of the halves by matrix products, the best
 half of them by a search for the threshold bit by bit, and their packing in order.
@@ -129,3 +129,99 @@ def search_blocks(
     out = OUT + program.to(tl.int64) * KEPT
     tl.store(out + group, tl.full((GROUPS_AT_ONCE,), -1, tl.int32), mask=here & (group >= total))
     tl.store(out + place, chosen + low, mask=used)
+
+
+@triton.jit(do_not_specialize=["low", "num_blocks", "kept", "width"])
+@no_type_check
+def join_lists(
+    CHOSEN, NEAR, END, OUT, COUNTS, low, num_blocks, kept, width,
+    BLOCK_KEPT: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
+):  # fmt: skip
+    """First, chosen and newest blocks behind each other, 0 behind them: one program a list."""
+    program = tl.program_id(0)
+    block = program % num_blocks
+    near = tl.load(NEAR + block)
+    end = tl.load(END + block)
+    first = tl.minimum(near, low)
+    group = tl.arange(0, BLOCK_KEPT)
+    row = CHOSEN + program.to(tl.int64) * kept
+    chosen = tl.load(row + group, mask=group < kept, other=-1)
+    found = tl.sum((chosen >= 0).to(tl.int32))
+    place = tl.arange(0, BLOCK_WIDTH)
+    behind = place - first
+    late = behind - found
+    inside = (behind >= 0) & (late < 0)
+    listed = tl.load(row + behind, mask=inside, other=0)
+    listed = tl.where(behind < 0, place, listed)
+    listed = tl.where(late >= 0, near + late, listed)
+    total = first + found + end - near
+    listed = tl.where(place < total, listed, 0)
+    tl.store(OUT + program.to(tl.int64) * width + place, listed, mask=place < width)
+    tl.store(COUNTS + program, total)
+
+
+@triton.jit
+@no_type_check
+def _meet_tile(
+    acc, total, largest, q, k_at, v_at, k_row, v_row, columns, inside, scale, softcap, d, dv,
+    D: tl.constexpr, DV: tl.constexpr, SOFTCAP: tl.constexpr,
+):  # fmt: skip
+    at = columns.to(tl.int64)[:, None]
+    k = tl.load(k_at + at * k_row + d[None, :], mask=inside[:, None] & (d < D)[None, :], other=0.0)
+    s = tl.sum(k.to(tl.float32) * q[None, :], axis=1) * scale
+    if SOFTCAP:
+        e = tl.exp(-2.0 * tl.abs(s) / softcap)
+        s = tl.where(s < 0, -softcap, softcap) * (1.0 - e) / (1.0 + e)
+    s = tl.where(inside, s, float("-inf"))
+    above = tl.maximum(largest, tl.max(s, axis=0))
+    anchor = tl.where(above == float("-inf"), 0.0, above)
+    p = tl.exp(s - anchor)
+    shrink = tl.exp(largest - anchor)
+    value = v_at + at * v_row + dv[None, :]
+    v = tl.load(value, mask=inside[:, None] & (dv < DV)[None, :], other=0.0)
+    acc = acc * shrink + tl.sum(p[:, None] * v.to(tl.float32), axis=0)
+    return acc, total * shrink + tl.sum(p, axis=0), above
+
+
+@triton.jit(do_not_specialize=["num_heads", "far", "near"])
+@no_type_check
+def meet_chosen(
+    Q, FAR_K, FAR_V, SEEN, K, V, OUT, q_batch, q_head, fk_batch, fk_head, fk_row, fv_batch, fv_head,
+    fv_row, seen_batch, seen_head, k_batch, k_head, k_row, v_batch, v_head, v_row, o_batch, o_head,
+    num_heads, far, near, scale, softcap,
+    D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    TILE: tl.constexpr, FAR_GROUPS: tl.constexpr, GROUPS: tl.constexpr, MASKED: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+):  # fmt: skip
+    """One softmax of one query over chosen keys (copies) and the newest ones (in the cache)."""
+    batch = (tl.program_id(0) // num_heads).to(tl.int64)
+    head = (tl.program_id(0) % num_heads).to(tl.int64)
+    d = tl.arange(0, BLOCK_D)
+    dv = tl.arange(0, BLOCK_DV)
+    q = tl.load(Q + batch * q_batch + head * q_head + d, mask=d < D, other=0.0).to(tl.float32)
+    acc = tl.zeros((BLOCK_DV,), dtype=tl.float32)
+    total = 0.0
+    largest = float("-inf")
+    far_head = head // FAR_GROUPS
+    fk_at = FAR_K + batch * fk_batch + far_head * fk_head
+    fv_at = FAR_V + batch * fv_batch + far_head * fv_head
+    for start in range(0, far, TILE):
+        columns = start + tl.arange(0, TILE)
+        inside = columns < far
+        if MASKED:
+            at = SEEN + batch * seen_batch + far_head * seen_head + columns
+            inside = inside & (tl.load(at, mask=inside, other=0) != 0)
+        acc, total, largest = _meet_tile(
+            acc, total, largest, q, fk_at, fv_at, fk_row, fv_row, columns, inside, scale, softcap,
+            d, dv, D, DV, SOFTCAP,
+        )  # fmt: skip
+    k_at = K + batch * k_batch + (head // GROUPS) * k_head
+    v_at = V + batch * v_batch + (head // GROUPS) * v_head
+    for start in range(0, near, TILE):
+        columns = start + tl.arange(0, TILE)
+        acc, total, largest = _meet_tile(
+            acc, total, largest, q, k_at, v_at, k_row, v_row, columns, columns < near, scale,
+            softcap, d, dv, D, DV, SOFTCAP,
+        )  # fmt: skip
+    out = OUT + batch * o_batch + head * o_head + dv
+    tl.store(out, (acc / total).to(OUT.dtype.element_ty), mask=dv < DV)

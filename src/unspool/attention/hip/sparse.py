@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unspool.attention.hip.blocked import attend_blocks
+from unspool.attention.hip.kernel import triton_meet, why_not_meet
 from unspool.attention.hip.layout import BlockLayout, Frame
 from unspool.attention.hip.search import UNUSED, Chooser, take_rows
 from unspool.attention.hip.union import share_heads
@@ -79,14 +80,16 @@ class Blocks:
     ) -> tuple[Tensor, Choice | None]:
         """One query at the end of the keys, and the choice that it met (None: it met every key)."""
         num_keys = k.shape[2]
-        frame = self.layout.frame(1, num_keys, block_q=1)
-        if num_keys <= self.dense_below or int(frame.searched) <= self.layout.num_kept:
+        near = max(0, min(num_keys - self.layout.window, num_keys - 1)) // self.layout.block_k
+        searched = near - self.layout.sink // self.layout.block_k
+        if num_keys <= self.dense_below or searched <= self.layout.num_kept:
             spec = Spec(causal=False, softcap=self.softcap)
             return attend(q, k, v, spec=spec, scale=scale), None
         stage = 0 if last is None else _due(last.age, self.chooser.refresh)
         if last is not None and stage is None:
             choice = last
         else:
+            frame = self.layout.frame(1, num_keys, block_q=1)
             choice = self._choice(q, k, v, frame, scale, last if stage else None, stage or 0)
         out = self._meet(q, k[:, :, choice.near :], v[:, :, choice.near :], choice, scale)
         return out, replace(choice, age=choice.age + 1)
@@ -109,10 +112,10 @@ class Blocks:
         if not frame.causal:
             whole = int(frame.searched[0]) <= self.layout.num_kept
             return frame.num_queries if whole else 0
-        blocks = int((frame.searched <= self.layout.num_kept).sum())  # they are the first ones
-        rows = 0 if not blocks else int(frame.last[blocks - 1]) + 1 - frame.start
+        if int(frame.searched[-1]) <= self.layout.num_kept:
+            return frame.num_queries
         crossover = -(-self.dense_below // frame.block_q) * frame.block_q
-        return min(frame.num_queries, max(rows, crossover - frame.start))
+        return min(frame.num_queries, max(0, crossover - frame.start))
 
     def _choice(
         self,
@@ -146,6 +149,8 @@ class Blocks:
 
     def _meet(self, q: Tensor, k: Tensor, v: Tensor, choice: Choice, scale: float) -> Tensor:
         """One softmax over the newest keys and the chosen ones."""
+        if why_not_meet(q) is None:
+            return triton_meet(q, choice.k, choice.v, choice.seen, k, v, scale, self.softcap)
         batch, num_heads = q.shape[:2]
         asked = q * scale
         far = _products(asked, choice.k)

@@ -9,10 +9,13 @@ Cost: O(NQ * (n + window + sinks)). Shapes: chosen [B, Hq, NQ, n] int32, -1 unus
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
 from unspool.attention.blocks import BlockMask
+from unspool.attention.hip.kernel import triton_lists
 from unspool.attention.hip.layout import Frame
 from unspool.attention.hip.search import UNUSED
 
@@ -50,6 +53,11 @@ def block_mask(chosen: Tensor, frame: Frame) -> BlockMask:
         front: queries must be padded by as many.
     """
     device = chosen.device
+    if device.type == "cuda" and chosen.numel() and importlib.util.find_spec("triton") is not None:
+        indices, counts = triton_lists(chosen, frame)
+        return BlockMask(
+            block_q=frame.block_q, block_k=frame.layout.block_k, indices=indices, counts=counts
+        )
     near, end = frame.near.int().to(device), frame.end.int().to(device)
     sinks = near.clamp(max=frame.low)
     width = int((frame.end - frame.near).max()) if frame.num_blocks else 0
