@@ -108,10 +108,10 @@ class _Fused(torch.autograd.Function):
         from unspool.attention.softplus import kernel
 
         q, k, v, out, *rest = ctx.saved_tensors
-        dout = grads[0].contiguous().to(q.dtype)
+        d_out = grads[0].contiguous().to(q.dtype)
         batch, heads, num_queries, _ = q.shape
         num_keys = k.shape[2]
-        d1 = (dout.float() * out.float()).sum(-1)
+        d1 = (d_out.float() * out.float()).sum(-1)
         d2 = torch.empty_like(d1)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         sizes = _sizes(q, k, ctx.spec, ctx.config)
@@ -119,12 +119,12 @@ class _Fused(torch.autograd.Function):
         grid = (-(-num_queries // sizes["BM"]), batch * heads)
         with _on(q):
             kernel.rows[grid](
-                *(q, k, v, dout, dq, *rest, d1, d2, *numbers),
+                *(q, k, v, d_out, dq, *rest, d1, d2, *numbers),
                 **sizes,
                 OFFSET=ctx.config.offset > 0,
             )
             grid = (-(-num_keys // sizes["BN"]), batch * k.shape[1])
-            kernel.columns[grid](*(q, k, v, dout, dk, dv, *rest, d1, d2, *numbers), **sizes)
+            kernel.columns[grid](*(q, k, v, d_out, dk, dv, *rest, d1, d2, *numbers), **sizes)
         return dq, dk, dv, None, None
 
 

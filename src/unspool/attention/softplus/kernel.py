@@ -197,7 +197,7 @@ def rows(
     inside = at_rows < T
     here = (head * T + at_rows)[:, None] * D + d[None, :]
     q = tl.load(Q + here, mask=inside[:, None], other=0.0)
-    dout = tl.load(DOut + here, mask=inside[:, None], other=0.0)
+    d_out = tl.load(DOut + here, mask=inside[:, None], other=0.0)
     at_q = tl.load(AtQ + batch * T + at_rows, mask=inside, other=-1)
     factor = tl.load(Factor + batch * T + at_rows, mask=inside, other=0.0)
     seen_keys = tl.load(Seen + batch * T + at_rows, mask=inside, other=1.0)
@@ -227,7 +227,7 @@ def rows(
                 _, slope = _weights(
                     z, seen, shift, seen_keys, total, top, powers, p, offset, REWEIGHT
                 )
-                dw = tl.dot(dout, tl.trans(v), input_precision="ieee")
+                dw = tl.dot(d_out, tl.trans(v), input_precision="ieee")
                 gained += tl.sum(slope * (dw - d1[:, None]), axis=1)
         d2 = tl.where(top > 0.0, p * offset * gained, d1)
     tl.store(D2 + head * T + at_rows, d2, mask=inside)
@@ -241,7 +241,7 @@ def rows(
         z = tl.dot(q, tl.trans(k), input_precision="ieee") * factor[:, None]
         seen = _visible(at_q, at_k, WINDOW, CAUSAL)
         _, slope = _weights(z, seen, shift, seen_keys, total, top, powers, p, offset, REWEIGHT)
-        dw = tl.dot(dout, tl.trans(v), input_precision="ieee")
+        dw = tl.dot(d_out, tl.trans(v), input_precision="ieee")
         dz = _slopes(z, seen, shift, dw, slope, d1, d2, seen_keys, total, top, factor, p, REWEIGHT)
         dq += tl.dot(dz.to(k.dtype), k, input_precision="ieee")
     tl.store(DQ + here, dq.to(DQ.dtype.element_ty), mask=inside[:, None])
@@ -278,7 +278,7 @@ def columns(
             inside = at_rows < T
             here = (head * T + at_rows)[:, None] * D + d[None, :]
             q = tl.load(Q + here, mask=inside[:, None], other=0.0)
-            dout = tl.load(DOut + here, mask=inside[:, None], other=0.0)
+            d_out = tl.load(DOut + here, mask=inside[:, None], other=0.0)
             at_q = tl.load(AtQ + batch * T + at_rows, mask=inside, other=-1)
             factor = tl.load(Factor + batch * T + at_rows, mask=inside, other=0.0)
             seen_keys = tl.load(Seen + batch * T + at_rows, mask=inside, other=1.0)
@@ -294,11 +294,11 @@ def columns(
             z = tl.dot(q, tl.trans(k), input_precision="ieee") * factor[:, None]
             seen = _visible(at_q, at_k, WINDOW, CAUSAL)
             w, slope = _weights(z, seen, shift, seen_keys, total, top, powers, p, offset, REWEIGHT)
-            dw = tl.dot(dout, tl.trans(v), input_precision="ieee")
+            dw = tl.dot(d_out, tl.trans(v), input_precision="ieee")
             dz = _slopes(
                 z, seen, shift, dw, slope, d1, d2, seen_keys, total, top, factor, p, REWEIGHT
             )
-            dv += tl.dot(tl.trans(w).to(dout.dtype), dout, input_precision="ieee")
+            dv += tl.dot(tl.trans(w).to(d_out.dtype), d_out, input_precision="ieee")
             dk += tl.dot(tl.trans(dz).to(q.dtype), q, input_precision="ieee")
     tl.store(DK + there, dk.to(DK.dtype.element_ty), mask=(at < S)[:, None])
     tl.store(DV + there, dv.to(DV.dtype.element_ty), mask=(at < S)[:, None])
