@@ -1,7 +1,8 @@
 """One causal layer by hashing and sampling beside exact attention, by length.
 
 On a GPU in bfloat16 with 32 heads beside PyTorch's cuDNN and FlashAttention kernels, else in
-float32 with 4 heads beside its kernel for processors. Inputs are random, which says nothing of accuracy.
+float32 with 4 heads beside its kernel for processors. Inputs are random, which says nothing of
+accuracy.
 """
 
 from __future__ import annotations
