@@ -312,7 +312,10 @@ def test_memory_grows_linearly(kind):
     used = []
     for length in (1024, 4096, 16384):
         ids = torch.randint(5, 60, (1, length))
-        with torch.no_grad(), profile([ProfilerActivity.CPU], profile_memory=True) as seen:
+        with (
+            torch.no_grad(),
+            profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen,
+        ):
             model(ids)
         used.append(sum(max(0, event.cpu_memory_usage) for event in seen.events()))
     assert used[1] < 4.6 * used[0]
