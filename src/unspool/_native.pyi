@@ -101,7 +101,7 @@ def kernel_names() -> list[str]:
     """Instruction sets that a decoder could run with on this processor, the best first."""
 
 def use_kernels(name: str | None) -> None:
-    """Run attention, and decoders made from here on, with one of them; None: the best. For tests."""
+    """Run attention, and decoders made from here on, with one of them; None: the best. Tests."""
 
 def share_threads(shared: bool) -> None:
     """Whether a decoder works on the threads of GNU OpenMP where the process has loaded it (the
