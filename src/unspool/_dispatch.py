@@ -28,6 +28,7 @@ from unspool._packed import KEY as PACKED
 from unspool._packed import packed_attention, packed_now
 from unspool.attention.call import Attend, Call
 from unspool.attention.dense import Dense
+from unspool.attention.kernel import of_one_type
 from unspool.attention.spec import Spec
 from unspool.caches.base import KV, Store
 from unspool.caches.cache import UnspoolCache
@@ -202,6 +203,7 @@ def unspool_attention(
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     window = sliding_window if isinstance(sliding_window, int) and sliding_window > 0 else None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key, value = of_one_type(query, key, value)
     row = kwargs.get(PACKED) or packed_now()
     if row is not None and softcap is None and s_aux is None:
         rule = (scale, causal, window, dropout, position_bias)

@@ -59,7 +59,8 @@ def forward_probe(model: Any, facts: ModelFacts) -> Tensor:
     flags = [(m, m.training) for m in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
+        # Rounding to half under autocast would hide what the comparison is about.
+        with torch.no_grad(), torch.autocast(facts.device.type, enabled=False):
             logits: Tensor = model(ids.to(facts.device), use_cache=False).logits
             return logits.float()
     finally:

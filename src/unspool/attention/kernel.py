@@ -69,8 +69,10 @@ def attend(
         [B, Hq, T, Dv], or that and [B, Hq, T]. A row that sees nothing is 0 with -inf.
 
     Raises:
-        ConfigError: Shapes that do not fit together, or a back-end that cannot take the call.
+        ConfigError: Shapes or dtypes that do not fit together, or a back-end that cannot take the
+            call.
     """
+    q, k, v = of_one_type(q, k, v)
     check_shapes(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     chosen = choose(backend, q, k, v, spec=spec, return_lse=return_lse)
@@ -152,6 +154,27 @@ def mass(
             p = p.masked_fill(~seen, 0.0)
         total += p.sum(dim=2)
     return total
+
+
+def of_one_type(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in one dtype. Under autocast a rotation leaves q and k wider than v, and a kernel
+    that reads v as if it were as wide reads past its end.
+
+    Raises:
+        ConfigError: Their dtypes differ without autocast.
+    """
+    import torch
+
+    if q.dtype == k.dtype == v.dtype:
+        return q, k, v
+    device = q.device.type
+    if not torch.is_autocast_enabled(device):
+        raise ConfigError(
+            f"q is {q.dtype}, k {k.dtype} and v {v.dtype}: attention needs one dtype. Cast them, "
+            f"or call it under torch.autocast({device!r})."
+        )
+    dtype = torch.get_autocast_dtype(device)
+    return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
 def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:

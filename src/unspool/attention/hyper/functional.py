@@ -113,9 +113,10 @@ def hyper_attention(
     Raises:
         ConfigError: Settings out of range, shapes that do not fit, or a back-end that cannot run.
     """
-    from unspool.attention.kernel import attend
+    from unspool.attention.kernel import attend, of_one_type
     from unspool.attention.spec import Spec
 
+    q, k, v = of_one_type(q, k, v)
     check(lsh_bits, block, samples, min_seq_len, sampling, sinks, order)
     _check_shapes(q, k, v, causal)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from unspool.attention.kernel import attend, check_shapes
+from unspool.attention.kernel import attend, check_shapes, of_one_type
 from unspool.attention.softplus.reference import (
     Phi,
     Scale,
@@ -58,6 +58,7 @@ def softplus_attention(
     Raises:
         ConfigError: Options out of range, shapes that do not fit, or a back-end that cannot run.
     """
+    q, k, v = of_one_type(q, k, v)
     check_shapes(q, k, v)
     config = SoftplusConfig(
         p=p, offset=offset, scale=scale, phi=phi, reweight=reweight, normalise=normalise
