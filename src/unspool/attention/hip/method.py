@@ -51,8 +51,9 @@ class ChosenBlocks(Method):
     """Queries that share a choice while a text is read."""
     block_k: int = 2
     """Keys a block; stages end in blocks of 8."""
-    refresh: int = 8
-    """Written tokens that share a choice."""
+    refresh: int = 2
+    """Written tokens that share a choice. The paper has 8, with which a small model loses a number
+    while copying it: its later digits stand at keys that the choice for the first left out."""
     dense_layers: tuple[int, ...] = (0, 1, 2)
     """Layers that meet every key."""
     dense_below: int | None = None
