@@ -120,6 +120,12 @@ class Extension:
         return None if None in said else max(c for c in said if c is not None)
 
     @property
+    def exact_within(self) -> int | None:
+        """Tokens, written ones included, up to which this is the stock model; None: unknown."""
+        said = [method.exact_within(self.facts) for method in self.methods]
+        return None if None in said else min(tokens for tokens in said if tokens is not None)
+
+    @property
     def prompt_method(self) -> Method | None:
         return next((m for m in self.methods if "prompt" in m.slots), None)
 

@@ -118,6 +118,11 @@ class Method:
         """Tokens that a layer keeps however long the text is; None: all of them."""
         return None
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        """Tokens, written ones included, up to which nothing is left out or changed: the stock
+        model. None: the method is not a matter of length, or always differs."""
+        return None
+
     def prefill_chunk(self, facts: ModelFacts) -> int:
         """Tokens that one forward pass reads while the text is fed."""
         return 1024

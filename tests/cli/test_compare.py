@@ -70,6 +70,29 @@ def test_compare_measures_counts_and_goes_on(
     assert "seed=0" in err
 
 
+def test_compare_says_where_a_method_left_nothing_out(
+    model: Path, text: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sizes = "block_q=8,k_tokens=8,window=8,sink=4,dense_layers="
+    random, sparse = (
+        f"random-blocks:{sizes},dense_below=128",
+        f"random-blocks:{sizes},dense_below=0",
+    )
+    words = ["compare", "--model", model, "--context", text, "--bucket", 100, "--depths", ""]
+    words += ["--method", random, "--method", sparse, "--method", "dense"]
+    code, said, _ = run(capfd, *words, "--length", 100)
+    assert code == 0
+    assert said.count("leaves nothing out") == 1
+    assert f"{random} leaves nothing out up to 128 tokens" in " ".join(said.split())
+    code, said, _ = run(capfd, *words, "--length", 120)  # 16 more are written
+    assert code == 0
+    assert "leaves nothing out" not in said
+    code, said, _ = run(capfd, *words, "--length", 100, "--json")
+    rows = [json.loads(line) for line in said.splitlines()]
+    assert [row["exact_within"] for row in rows] == [None, 128, 20, None]
+    assert rows[1]["buckets"] == rows[3]["buckets"] != rows[2]["buckets"]
+
+
 def test_curve_gives_a_point_a_bucket(
     model: Path, text: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,19 @@ def test_short_prompts_equal_the_stock_model(name: str, family: str) -> None:
         torch.testing.assert_close(read(ext, ids, [ids.shape[1]]), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [n for n in FULL if not FULL[n].slow])
+def test_how_far_a_method_says_it_is_the_stock_model(name: str) -> None:
+    laws, model, ids = FULL[name], build("llama"), tokens(1, 100)
+    with extend(model, laws.spec) as ext:
+        said = ext.exact_within
+        if said is None:
+            return
+        assert said == laws.exact_within  # up to which the test above found it so
+        found = read(ext, ids, [100])
+        compresses = "compress" in ext.methods[0].slots  # after the prompt
+    assert torch.allclose(found, stock(model, ids), atol=1e-3) == compresses
+
+
 @pairs()
 def test_the_model_comes_back_bit_for_bit(name: str, family: str) -> None:
     model = build(family)

@@ -189,6 +189,9 @@ class InfLLM(Method):
     def kept_tokens(self, facts: ModelFacts) -> int | None:
         return None
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        return self.local
+
     def prefill_chunk(self, facts: ModelFacts) -> int:
         size = self.exec_block or 512
         return size * max(1, 2048 // size)

@@ -118,6 +118,9 @@ class LMInfinite(Method):
     def kept_tokens(self, facts: ModelFacts) -> int | None:
         return None if self.top_k else (self.local or 0) + self.sinks
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        return self.local
+
     def _has_middle(self, layer: int) -> bool:
         end = self.top_k_to_layer
         return layer >= self.top_k_from_layer and (end is None or layer < end)

@@ -133,6 +133,11 @@ class MASFormer(Method):
         full = pick_full(self.full, facts.pick_layers(self.layers), facts.name)
         return None if full else self.span.reach
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        layers = facts.pick_layers(self.layers)
+        full = pick_full(self.full, layers, facts.name)
+        return self.span.reach if len(full) < len(layers) else None
+
     def export(self, facts: ModelFacts) -> dict[str, Any]:
         """`layer_types` and `sliding_window` of a configuration that plain transformers runs.
 

@@ -79,6 +79,9 @@ class SelfExtend(Method):
             return None
         return (facts.window - self.neighbours) * self.group + self.neighbours
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        return self.neighbours
+
 
 class TwoDistances(Store):
     """Every key rotated by its group, and the neighbours once more by their position."""

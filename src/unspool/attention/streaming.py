@@ -72,6 +72,9 @@ class StreamingLLM(Method):
     def kept_tokens(self, facts: ModelFacts) -> int | None:
         return (self.window or 0) + self.sinks
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        return self.window
+
 
 @dataclass(frozen=True, slots=True)
 class InCache:

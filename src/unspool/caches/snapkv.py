@@ -62,6 +62,9 @@ class SnapKV(Compression):
     def kept_tokens(self, facts: ModelFacts) -> int | None:
         return self.keep
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        return self.keep
+
 
 @dataclass(frozen=True, slots=True)
 class SnapKVStage:

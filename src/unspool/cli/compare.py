@@ -123,6 +123,12 @@ def compare(
     for result in results:
         if result.error:
             emit_text(f"{result.method}: not measured, {result.error}")
+        elif result.exact_within is not None and len(ids) + plan.written <= result.exact_within:
+            emit_text(
+                f"{result.method} leaves nothing out up to {human_number(result.exact_within)} "
+                f"tokens, so here it is the stock model: give a longer text, or smaller limits "
+                f"(unspool list methods {result.method.partition(':')[0]})"
+            )
     emit_text(
         f"{human_number(len(ids))} tokens; the first line reads them in fresh windows of "
         f"{human_number(plan.window)} tokens, the reference that a method breaks from"

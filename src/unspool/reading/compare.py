@@ -53,6 +53,9 @@ class Compared:
     decode_rate: float = 0.0
     kept_bytes: int = 0
     dropped_tokens: int = 0
+    exact_within: int | None = None
+    """Tokens, written ones included, up to which the method is the stock model: figures of a text
+    that is no longer say nothing of the method. None: the method is not a matter of length."""
     error: str = ""
     """Why there is no measurement, if there is none."""
 
@@ -146,6 +149,7 @@ def _measure(
                 _passkey(model.tokenizer, extension, plan, number, told)
                 for number in range(len(plan.depths))
             ]
+            exact = extension.exact_within
     except (UnspoolError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -160,6 +164,7 @@ def _measure(
         decode_rate=last.decode_rate,
         kept_bytes=last.kept_bytes,
         dropped_tokens=last.dropped_tokens,
+        exact_within=exact,
     )
 
 

@@ -95,6 +95,10 @@ class ChosenBlocks(Method):
     def store(self, facts: ModelFacts, layer: int) -> Store:
         return DenseStore() if layer in self.dense_layers else ChosenStore()
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        chosen, window, sink = self._sizes()
+        return max(self.dense_below or 0, chosen + window + sink)
+
     def prefill_chunk(self, facts: ModelFacts) -> int:
         return max(1, 1024 // self.block_q) * self.block_q
 

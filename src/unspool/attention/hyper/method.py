@@ -72,6 +72,9 @@ class HyperAttention(Method):
     def attend(self, facts: ModelFacts, layer: int) -> Attend:
         return Hyper(self)
 
+    def exact_within(self, facts: ModelFacts) -> int | None:
+        return 2 * self.min_seq_len - 1
+
     def prefill_chunk(self, facts: ModelFacts) -> int:
         return max(8 * self.min_seq_len, 32_768)
 
