@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unspool._position_table import PositionTable, find_table
 from unspool.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class ModelFacts:
     rope: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     """What the configuration says of the rotary embedding, by layer type; one and the same dict
     where all types share it."""
+    table: PositionTable | None = None
+    """Of learned positions, past which no text can be read; None: positions are computed."""
 
     @property
     def bytes_per_token(self) -> int:
@@ -129,6 +132,7 @@ def read_facts(model: Any, layout: Layout = "half") -> ModelFacts:
         sliding_window=_sliding_window(config, layers),
         reads_layer_types=getattr(config, "layer_types", None) is not None,
         rope=_rope(config, kinds),
+        table=None if rotary_modules else find_table(model),
     )
 
 

@@ -66,13 +66,16 @@ def make_plans(
         ConfigError: A layer needs raw keys, and the model cannot give them.
     """
     raw = _raw_layers(facts, owners)
+    if raw and not facts.rotations:
+        raise ConfigError(
+            f"{facts.name} has no rotary embedding, which {spec!r} needs. Methods that leave "
+            f"positions as they are can be used on it: masformer, hip, hyper, snapkv, squeezed."
+        )
     if raw and not can_be_late:
         raise ConfigError(
             f"{facts.name} gives other logits when its rotation is applied late, so "
             f"{spec!r} cannot be used on it. Frequency and prompt methods can."
         )
-    if raw and not facts.rotations:
-        raise ConfigError(f"{facts.name} has no rotary embedding, which {spec!r} needs.")
     kinds = facts.layer_types
     late_kinds = {kinds[number] for number in raw}
     plans = {}

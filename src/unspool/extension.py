@@ -22,6 +22,7 @@ from unspool._installed import installed as installed
 from unspool._installed import mark_extended, save_trained, trained_with
 from unspool._overflow import fit
 from unspool._plans import hook_rotary, make_plans, make_stores
+from unspool._position_table import guard_table, past_table
 from unspool._probe import find_layout, use_function
 from unspool._registry import resolve
 from unspool._slots import fill_slots
@@ -117,7 +118,10 @@ class Extension:
         """Most tokens of text and answer together; None: any number."""
         said = [method.capacity(self.facts) for method in self.methods]
         # A method that lifts the limit lifts it for the whole composition; compressors do not.
-        return None if None in said else max(c for c in said if c is not None)
+        most = None if None in said else max(c for c in said if c is not None)
+        if self.facts.table is not None and self.prompt_method is None:
+            return self.facts.table.rows if most is None else min(most, self.facts.table.rows)
+        return most
 
     @property
     def exact_within(self) -> int | None:
@@ -149,6 +153,8 @@ class Extension:
                 undo.callback(forget, module)
                 plan.learned = learned.get(str(number))
             hook_rotary(self.facts, self._owners, plans, undo)
+            if self.facts.table is not None:
+                guard_table(self.model, self.facts.table, self.facts.name, undo)
             for method in self.methods:
                 method.changes(self.model, undo)
             if self.weights is not None:
@@ -375,6 +381,9 @@ class Extension:
         capacity = self.capacity
         limit = None if capacity is None else max(1, capacity - written)
         columns: torch.Tensor = ids
+        table = self.facts.table
+        if table is not None and self.on_overflow == "error" and columns.shape[1] > table.rows:
+            raise past_table(table, self.facts.name, int(columns.shape[1]))
         kept = fit(
             range(int(columns.shape[1])), limit, self.on_overflow, what=f"{self.spec}: the prompt"
         )

@@ -55,7 +55,10 @@ class XPos(Method):
         """The mechanism of a layer, in the pair layout of the model."""
         rotation = facts.rotations.get(facts.layer_types[layer])
         if rotation is None:
-            raise ConfigError(f"{facts.name} has no rotary embedding, which xpos scales.")
+            raise ConfigError(
+                f"{facts.name} has no rotary embedding, which xpos scales. Take a model that has "
+                f"one; alibi needs it as well."
+            )
         return XPosAttend(2 * len(rotation.inv_freq), self.scale_base, rotation.layout)
 
 

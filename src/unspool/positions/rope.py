@@ -115,7 +115,10 @@ class Rope(Method):
                 f"Use layers={'full' if layer_type == 'full_attention' else 'all'}."
             )
         if layer_type not in facts.rotations:
-            raise ConfigError(f"{facts.name} has no rotary embedding, which {self.name} stretches.")
+            raise ConfigError(
+                f"{facts.name} has no rotary embedding, which {self.name} stretches. Take a method "
+                f"that leaves positions as they are, as snapkv or hip."
+            )
         rotation, said = facts.rotations[layer_type], facts.rope.get(layer_type, {})
         trained_as = said.get("rope_type", "default")
         opts = tuple(sorted(self._told().items()))
