@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unspool.errors import ConfigError, InputError, RunConflict
-from unspool.evaluation._io import write_atomic
+from unspool.errors import ConfigError, InputError
+from unspool.models.long_encoder.resume import rate_at, restore, store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,7 +175,7 @@ def adapt(
     )
     key = _key(settings, rows)
     out.mkdir(parents=True, exist_ok=True)
-    start = _restore(out / STATE, model, named, optimizer, key, settings.steps)
+    start = restore(out / STATE, model, named, optimizer, key, settings.steps)
     special = torch.tensor(sorted(tokenizer.all_special_ids))
     losses: list[float] = []
     for step in range(start, settings.steps):
@@ -198,17 +198,16 @@ def adapt(
         loss = F.cross_entropy(scores.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
-        rate = min((step + 1) / max(1, settings.warmup), 1.0)
-        rate *= (settings.steps - step) / settings.steps
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate
+            group["lr"] = settings.learning_rate * rate_at(step, settings.steps, settings.warmup)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
         if on_step is not None:
             on_step(step + 1, losses[-1])
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            _store(out / STATE, model, named, optimizer, {**key, "step": str(step + 1)})
+            kept = named if step + 1 < settings.steps else {}
+            store(out / STATE, model, kept, optimizer, {**key, "step": str(step + 1)})
     model.eval()
     return Adapted(settings.steps, start, tuple(losses), rows.shape[0], tokens)
 
@@ -219,63 +218,3 @@ def _key(settings: AdaptSettings, rows: Tensor) -> dict[str, str]:
     kept = {name: value for name, value in asdict(settings).items() if name != "save_every"}
     digest = hashlib.sha256(rows.numpy().tobytes()).hexdigest()
     return {"settings": json.dumps(kept, sort_keys=True), "texts": digest}
-
-
-def _store(
-    path: Path,
-    model: LongEncoder,
-    named: dict[str, Any],
-    optimizer: Any,
-    facts: dict[str, str],
-) -> None:
-    from safetensors.torch import save
-
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in named.items():
-        state = optimizer.state.get(parameter)
-        if state:
-            tensors[f"mean.{name}"] = state["exp_avg"]
-            tensors[f"square.{name}"] = state["exp_avg_sq"]
-    flat = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomic(path, [save(flat, metadata=facts)])
-
-
-def _restore(
-    path: Path,
-    model: LongEncoder,
-    named: dict[str, Any],
-    optimizer: Any,
-    key: dict[str, str],
-    steps: int,
-) -> int:
-    """Steps that were done before, after putting everything back as it was."""
-    import torch
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    if not path.exists():
-        return 0
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Delete it to start anew.") from error
-    for name, value in key.items():
-        if facts.get(name) != value:
-            raise RunConflict(
-                f"{path.parent} holds a run with other {name}. Continue it with the same ones, or "
-                "choose another folder."
-            )
-    done = int(facts["step"])
-    model.load_state_dict(
-        {n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")}
-    )
-    for name, parameter in named.items():
-        if f"mean.{name}" in tensors:
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(done)),
-                "exp_avg": tensors[f"mean.{name}"].to(parameter.device),
-                "exp_avg_sq": tensors[f"square.{name}"].to(parameter.device),
-            }
-    return min(done, steps)

@@ -143,13 +143,22 @@ def fill(model: LongEncoder, weights: Mapping[str, Tensor], where: str) -> Loade
     return Loaded(model.eval(), fresh, tuple(name for name in weights if name not in wanted))
 
 
-def save(model: LongEncoder, folder: Path, *, tokenizer: Any = None) -> Path:
+def save(
+    model: LongEncoder,
+    folder: Path,
+    *,
+    tokenizer: Any = None,
+    head: Mapping[str, Tensor] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint that `load` and transformers read.
 
     Args:
         model: What to write.
         folder: Made if need be; files of a checkpoint in it are replaced, weights first.
         tokenizer: Written beside it, for texts of the model's length.
+        head: Tensors of a task's head, under their own names.
+        facts: Fields of the configuration besides the model's own.
     """
     from safetensors.torch import save as to_bytes
 
@@ -160,11 +169,12 @@ def save(model: LongEncoder, folder: Path, *, tokenizer: Any = None) -> Path:
         _their_name(name, model.config.kind): value.detach().cpu().contiguous()
         for name, value in model.state_dict().items()
     }
+    state |= {name: value.detach().cpu().contiguous() for name, value in (head or {}).items()}
     write_atomic(folder / WEIGHTS, [to_bytes(state, metadata={"format": "pt"})])
     if tokenizer is not None:
         tokenizer.model_max_length = model.config.max_length
         tokenizer.save_pretrained(folder)
-    config = json.dumps(model.config.to_hf(), indent=1, sort_keys=True) + "\n"
+    config = json.dumps({**model.config.to_hf(), **(facts or {})}, indent=1, sort_keys=True) + "\n"
     write_atomic(folder / CONFIG, [config.encode()])
     return folder
 
