@@ -531,6 +531,48 @@ def test_levels_in_tokens_bound_the_prompt() -> None:
             next(task.samples(LengthLevel("tokens", 10**7), 1, size=quarter))
 
 
+def _tokens(text: str) -> int:
+    """Words, and every character of a rule."""
+    return sum(len(word) if set(word) == {"="} else 1 for word in text.split())
+
+
+@pytest.mark.parametrize("form", ["mixup", "factrecall"])
+def test_a_rule_of_a_table_never_stands_in_the_way_of_a_level(form: str, tmp_path: Path) -> None:
+    for number, passage in enumerate(PASSAGES):
+        rule = "=" * 400 + "\n" if number % 4 == 0 else ""  # one word, 400 tokens
+        (tmp_path / f"{number:02}.txt").write_text(rule + passage, encoding="utf-8")
+    source = Source(path=str(tmp_path))
+    task, level = lv_eval.twin(form), LengthLevel("tokens", 250)
+
+    def made() -> list[Sample]:
+        return list(task.samples(level, 20, source=source, size=_tokens))
+
+    for sample in made():
+        used = _tokens(sample.parts.prefix + sample.parts.context + sample.parts.query)
+        assert used <= 250
+        assert sample.references[0] in sample.parts.context
+        assert all(fact in sample.parts.context for fact in sample.meta["confusing_facts"])
+    assert made() == made()
+
+
+def test_filler_shrinks_to_what_facts_need_and_no_further() -> None:
+    (task,) = find_tasks("lv-eval/mixup_twin")
+
+    def words(limit: int) -> list[str]:
+        (sample,) = task.samples(LengthLevel("tokens", limit), 1, size=lambda t: len(t.split()))
+        assert all(fact in sample.parts.context for fact in sample.meta["confusing_facts"])
+        assert sample.references[0] in sample.parts.context
+        return sample.parts.context.split()
+
+    with pytest.raises(InputError, match=r"takes \d+ tokens at its shortest") as refused:
+        words(60)
+    least = int(re.findall(r"takes (\d+)", str(refused.value))[0])
+    prompt = 250 - len(words(250))  # around the context
+    assert len(words(least)) == least - prompt < 80  # ample filler ends at 100
+    with pytest.raises(InputError, match=f"takes {least} tokens"):
+        words(least - 1)
+
+
 def test_devices_can_be_left_off_one_at_a_time() -> None:
     def follows_the_first(prompt: str) -> str:
         found = re.findall(r"The capital of [^.]+ is ([^.]+)\.", prompt)

@@ -190,7 +190,7 @@ def mixup(
     *,
     depth: float | int | None = None,
     insert: Sequence[str] = (),
-    seed: int = 0,
+    seed: int | str = 0,
 ) -> Mixed:
     """Hide a text among distractors until the level is reached.
 

@@ -40,6 +40,9 @@ from unspool.evaluation.tasks.lv_eval.templates import OWN, parts, reference
 
 TWIN_LEVELS = tuple(LengthLevel("words", n * 1000) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256))
 _DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_PLACES = 16
+"""Beginnings of the filler that are tried where the shortest context is too long in tokens: a rule
+of a table is one word and can be hundreds of tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,72 +140,96 @@ class TwinTask(Task):
         level = level or TWIN_LEVELS[0]
         depths = self.spec.depths or (0.5,)
         documents = [d.text for d in texts(source)]
-        book = "\n\n".join(documents)
         unit = "chars" if level.unit == "chars" else "words"
-        # Below so many words the facts themselves do not fit.
+        # So many words hold the facts and some filler.
         least = 40 + 12 * (1 + self.confusers)
-        fit = Fitter(level.upper, low=least, most=len(book.split()))
+        fit = Fitter(level.upper, low=least, most=sum(len(d.split()) for d in documents))
         for i in range(n):
             depth = depths[i % len(depths)]
             repeat = i // len(depths)
             asked = known.question(
                 repeat, seed=seed, confusers=self.confusers, without=self.without
             )
-            made = partial(
-                self._context, asked, documents, book, unit, depth, 10_007 * seed + repeat
-            )
-
+            made = partial(self._context, asked, documents, unit, depth, 10_007 * seed + repeat)
+            place, length = 0, level.upper
             if level.unit.startswith("tokens"):
-                length = self._fitted(fit, made, asked, size, level)
-            else:
-                length = level.upper
-            yield self._sample(asked, made(length), level, depth, i, seed)
+                place, length = self._fitted(fit, made, asked, size, level)
+            yield self._sample(asked, made(place, length), level, depth, i, seed)
 
     def _fitted(
         self,
         fit: Fitter,
-        made: Callable[[int], Mixed],
+        made: Callable[[int, int], Mixed],
         asked: known.Question,
         size: Sizer,
         level: LengthLevel,
-    ) -> int:
-        """Words of the context that fill a level in tokens."""
+    ) -> tuple[int, int]:
+        """Where the filler begins, and words of the context that fill a level in tokens.
 
-        def size_of(length: int) -> int:
-            found = parts(OWN[_OF[self.form]], made(length).context, asked.fact.asked)
+        If the shortest context is too long, the filler begins elsewhere, and if that does not help
+        it shrinks to a word.
+        """
+
+        def size_of(place: int, length: int) -> int:
+            found = parts(OWN[_OF[self.form]], made(place, length).context, asked.fact.asked)
             return size(found.prefix + found.context + found.query)
 
-        length = fit(size_of)
-        if length < fit.low:
+        tight = Fitter(level.upper, low=self._needed(asked), most=fit.most)
+        tries = ((way, place) for way in (fit, tight) for place in range(_PLACES))
+        place, length = next(
+            (
+                (place, length)
+                for way, place in tries
+                if (length := way(partial(size_of, place))) >= way.low
+            ),
+            (0, 0),
+        )
+        if not length:
+            shortest = min(size_of(place, tight.low) for place in range(_PLACES))
             raise InputError(
-                f"{self.spec.name} takes {size_of(fit.low)} {level.unit} at its shortest, and "
+                f"{self.spec.name} takes {shortest} {level.unit} at its shortest, and "
                 f"level {level.name} holds {level.upper}. Choose a longer level."
             )
-        if length == fit.most and size_of(length) < 0.98 * level.upper:
+        if length == fit.most and size_of(place, length) < 0.98 * level.upper:
             raise InputError(
                 f"The texts hold {length:,} words, too few for a level of {level.name} "
                 f"{level.unit}. Give longer ones (--source), or choose a shorter level."
             )
-        return length
+        return place, length
+
+    def _needed(self, asked: known.Question) -> int:
+        """Fewest words of a context: the facts, two headings and a word of filler."""
+        said = [self._support(asked), *map(str, asked.confusers)]
+        return sum(len(text.split()) for text in said) + 5
+
+    def _support(self, asked: known.Question) -> str:
+        if self.form == "factrecall":
+            return str(asked.fact)
+        return (
+            f"Notes on {asked.fact.subject}. {asked.fact} Travellers who arrive there are told so "
+            "at the border."
+        )
 
     def _context(
         self,
         asked: known.Question,
         documents: list[str],
-        book: str,
         unit: str,
         depth: float,
         seed: int,
+        place: int,
         length: int,
     ) -> Mixed:
+        """Facts and filler; the filler begins where it is drawn to (place 0), or elsewhere."""
         others = [str(f) for f in asked.confusers]
         if self.form == "factrecall":
+            first = place * len(documents) // _PLACES
+            book = "\n\n".join([*documents[first:], *documents[:first]])
             return place_fact(asked.fact, others, book, length, depth, unit, seed)
-        support = (
-            f"Notes on {asked.fact.subject}. {asked.fact} Travellers who arrive there are told so "
-            "at the border."
+        drawn = f"{seed}/{place}" if place else seed
+        return mixup(
+            self._support(asked), documents, length, unit, depth=depth, insert=others, seed=drawn
         )
-        return mixup(support, documents, length, unit, depth=depth, insert=others, seed=seed)
 
     def _sample(
         self,
