@@ -10,11 +10,13 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from claims import Claim, Context, Figure, runner
 from claims.__main__ import main
+from claims.tables import claim_table, grid
 from docs_build.markers import fill, fill_file, pages
 from unspool.errors import ConfigError, InputError
 
@@ -236,6 +238,44 @@ def test_tables_are_made_from_rows_and_stay_the_same(scripts: Path) -> None:
         assert "| seen |  |  | 12.3% |  |" in text
         assert text.count("| figure |") == 1
     assert (root / "README.md").read_text() == "# nothing generated here\n"
+
+
+def _figures(names: list[str], unit: str = "ms") -> list[dict[str, Any]]:
+    report = {"op": "report", "required": None, "met": None, "unit": unit}
+    return [{"name": name, "reached": i + 1, **report} for i, name in enumerate(names)]
+
+
+def test_figures_that_cross_two_things_are_a_table_of_their_own() -> None:
+    crossed = [f"{p}, d{d}: {k}" for p in ("forward", "backward") for d in (64, 128) for k in "ab"]
+    bound = {"name": "step: a", "op": ">=", "required": 2, "reached": 3, "met": True, "unit": "x"}
+    row: dict[str, Any] = {
+        "figures": [bound, *_figures([*crossed, "memory: a"]), *_figures(["steps, c"], "")],
+        "machine": {"cpu": "one", "cores": 2}, "setup": "So.", "seed": 0, "commit": "", "date": "",
+    }  # fmt: skip
+    listed, table, _ = claim_table(row).split("\n\n")
+    assert listed.splitlines()[2:] == [
+        "| step: a | ≥ 2 x | 3 x | reached |",
+        "| memory: a |  | 9 ms |  |",
+        "| steps, c |  | 1 |  |",
+    ]
+    assert table.splitlines() == [
+        "| ms | a | b |",
+        "| --- | --- | --- |",
+        "| forward, d64 | 1 | 2 |",
+        "| forward, d128 | 3 | 4 |",
+        "| backward, d64 | 5 | 6 |",
+        "| backward, d128 | 7 | 8 |",
+    ]
+    row["figures"] = _figures(crossed[:6])  # too few
+    assert len(claim_table(row).split("\n\n")) == 2
+
+
+def test_names_are_parted_where_more_of_them_find_a_place() -> None:
+    names = [f"{task}, {n}k" for n in (1, 2) for task in ("find, written", "find, ranked", "guess")]
+    names += [f"sort, {n}k" for n in (1, 2)]
+    assert grid(_figures(names))["find, ranked, 2k"] == ("find, ranked", "2k")
+    names = [f"loss at {n}x, {kind}" for n in (1, 2) for kind in ("plain", "plain, log", "c", "d")]
+    assert grid(_figures(names))["loss at 2x, plain, log"] == ("plain, log", "loss at 2x")
 
 
 def test_tables_of_systems_say_unproven(scripts: Path) -> None:
