@@ -163,6 +163,6 @@ def _step(way: str) -> dict[str, Any]:
             found = model(input_ids=ids, labels=ids).loss
             found.backward()
             seconds.append(time.perf_counter() - began)
-            loss = float(found)
+            loss = float(found.detach())
             model.zero_grad()
     return {"seconds": statistics.median(seconds[1:]), "loss": loss}
