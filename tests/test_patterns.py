@@ -21,6 +21,15 @@ def test_runs_become_rectangles() -> None:
     assert root.get("aria-label") == "two rows"
 
 
+def test_a_second_way_has_a_colour_of_its_own_and_a_legend() -> None:
+    root = ElementTree.fromstring(patterns.svg(torch.tensor([[2, 1], [2, 0]]), "two", ("a", "b")))
+    first, second = (element for element in root if element.tag.endswith("path"))
+    assert (first.get("d"), second.get("d")) == ("M1 0h1v1h-1z", "M0 0h1v1h-1zM0 1h1v1h-1z")
+    assert first.get("fill") != second.get("fill")
+    words = [element.text for element in root if element.tag.endswith("text")]
+    assert words[-3:] == ["a", "b", "not met"]
+
+
 @pytest.mark.parametrize("name", list(patterns.PICTURES))
 def test_each_picture_is_drawn_by_code_and_shown(name: str) -> None:
     place, _ = patterns.PICTURES[name]

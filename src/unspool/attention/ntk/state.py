@@ -94,8 +94,8 @@ def add_prefix(
 
 
 def picture(tokens: int = 48, prefix: int = 12) -> Tensor:
-    """What each query meets, [T, prefix + S] bool: the state that stands for a prefix of any
-    length, drawn `prefix` columns wide, and the text up to itself."""
+    """What each query meets, [T, prefix + S]: 2 for the state that stands for a prefix of any
+    length, drawn `prefix` columns wide, 1 for the text up to itself."""
     import torch
 
     columns = prefix + tokens
@@ -107,4 +107,6 @@ def picture(tokens: int = 48, prefix: int = 12) -> Tensor:
     z = torch.eye(columns)[:prefix].sum(0)[None, None]
     kappa = torch.ones(1, 1)
     moved = add_prefix(out[None, None], lse[None, None], equal + 1, z, kappa)
-    return moved[0, 0] > 0
+    met = (moved[0, 0] > 0).int()
+    met[:, :prefix] *= 2
+    return met
