@@ -85,6 +85,8 @@ def pick_layers(text: str, num_layers: int, full: tuple[int, ...], name: str) ->
                 f"layers={text!r} is none of all, full, even, odd, first:N, last:N, or "
                 f"numbers as 0-3,11."
             )
+        if dash and int(last) < int(first):
+            raise ConfigError(f"layers={text!r}: {piece} runs backwards; write {last}-{first}.")
         picked.update(range(int(first), int(last if dash else first) + 1))
     if not picked or max(picked) >= num_layers:
         raise ConfigError(

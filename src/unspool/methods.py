@@ -191,6 +191,23 @@ def resolve_method(method: Method | str | Sequence[Method | str]) -> tuple[Metho
     return tuple(out)
 
 
+def resolve_reading(method: Method | str | Sequence[Method | str]) -> tuple[Method, ...]:
+    """As `resolve_method`, for what reads a text and writes after it.
+
+    Raises:
+        ConfigError: Also a method of encoders and of training, which keeps nothing of what it read.
+    """
+    found = resolve_method(method)
+    for each in found:
+        if "layout" in each.slots:
+            raise ConfigError(
+                f"{each.name} is for batches of encoders and for training: it keeps no cache, so "
+                f"nothing can be read with it here. Use it as extend(model, {each.name!r}), and "
+                f"choose another method; 'unspool list methods' has them."
+            )
+    return found
+
+
 def spell(methods: Sequence[Method]) -> str:
     """A composition as it would be typed."""
     return "+".join(method.spec() for method in methods)

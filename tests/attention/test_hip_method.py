@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -123,12 +124,21 @@ def test_dense_layers_and_the_crossover_are_exact() -> None:
         expected = model(ids).logits
     every = SIZES.replace("dense_layers=", "dense_layers=0,1,2")
     for spec in (f"hip:{every}", f"hip:{SIZES.replace('dense_below=0', 'dense_below=96')}"):
-        with extend(model, spec) as ext, torch.no_grad():
+        said = pytest.warns(UserWarning, match="are all") if every in spec else nullcontext()
+        with said, extend(model, spec) as ext, torch.no_grad():
             out = model(ids, past_key_values=ext.new_cache()).logits
+            assert ext.exact_within == (None if every in spec else 96)
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
     with extend(model, f"hip:{SIZES}") as ext, torch.no_grad():
         out = model(ids, past_key_values=ext.new_cache()).logits
     assert (out - expected).abs().max() > 1e-2  # the idea switched on
+
+
+@pytest.mark.parametrize("layers", ["-1", "0,3", "99"])
+def test_dense_layers_that_are_none_are_named(layers: str) -> None:
+    number = layers.split(",")[-1]
+    with pytest.raises(ConfigError, match=f"layer {number}; LlamaForCausalLM.*layers 0 to 2"):
+        extend(build("llama"), f"hip:dense_layers={layers}")
 
 
 def test_the_crossover_is_a_position_not_a_chunk() -> None:
@@ -142,6 +152,7 @@ def test_the_crossover_is_a_position_not_a_chunk() -> None:
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:hip.*are all:UserWarning")  # of three layers
 def test_defaults_are_filled_in_and_said() -> None:
     model = build("llama")
     with extend(model, "hip") as ext:

@@ -87,6 +87,10 @@ def test_compare_says_where_a_method_left_nothing_out(
     code, said, _ = run(capfd, *words, "--length", 120)  # 16 more are written
     assert code == 0
     assert "leaves nothing out" not in said
+    curve = [word for word in words if word not in ("--depths", "")]
+    code, said, _ = run(capfd, "curve", *curve[1:], "--length", 100)
+    assert code == 0
+    assert said.count("leaves nothing out up to 128 tokens") == 1
     code, said, _ = run(capfd, *words, "--length", 100, "--json")
     rows = [json.loads(line) for line in said.splitlines()]
     assert [row["exact_within"] for row in rows] == [None, 128, 20, None]
@@ -122,6 +126,14 @@ def test_curve_gives_a_point_a_bucket(
         (["curve", "--context", "TEXT", "--method", "xl3m"], "unspool compare --method xl3m"),
         (["curve", "--context", "TEXT", "--method", "x", "--method", "x"], "named twice"),
         (["curve", "--context", "TEXT", "--bucket", "0"], "--bucket"),
+        (["compare", "--context", "TEXT", "--method", "padding-free"], "encoders and for training"),
+        (["curve", "--context", "TEXT", "--method", "padding-free"], "encoders and for training"),
+        (["generate", "Where?", "--method", "padding-free"], "encoders and for training"),
+        (["ask", "TEXT", "Where?", "--method", "padding-free"], "encoders and for training"),
+        (
+            ["context", "save", "TEXT", "--method", "padding-free", "--out", "kept"],
+            "encoders and for training",
+        ),
     ],
 )
 def test_wrong_use(

@@ -357,6 +357,8 @@ def test_placements(text: str, layers: tuple[int, ...]) -> None:
         ("masformer:full=left:1", "none of bottom"),
         ("masformer:full=x", "none of bottom:N"),
         ("masformer:full=7", "names layer 7"),
+        ("masformer:full=2-1", "2-1 runs backwards; write 1-2"),
+        ("masformer:layers=2-1", "2-1 runs backwards; write 1-2"),
         ("masformer:full=every:0", "at least 1"),
         ("masformer:block=0", "block >= 1"),
         ("masformer:previous_blocks=-1", "previous_blocks >= 0"),

@@ -198,6 +198,8 @@ def pick_full(text: str, layers: Sequence[int], model: str = "the model") -> tup
                 f"full={text!r} is none of bottom:N, top:N, middle:N, uniform:N, every:K, auto:N, "
                 f"all, none, or numbers as 0-3,11."
             )
+        if dash and int(last) < int(first):
+            raise ConfigError(f"full={text!r}: {piece} runs backwards; write {last}-{first}.")
         picked.update(range(int(first), int(last if dash else first) + 1))
     strange = sorted(picked - set(layers))
     if strange:

@@ -67,6 +67,10 @@ def load_model(
         return EndpointModel(endpoint, model=name, api_key=key)
     if dtype is not None and dtype not in _DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}.")
+    if method is not None:
+        from unspool.methods import resolve_reading
+
+        resolve_reading(method)  # settings are checked before a model is loaded
     # A thread that waits should sleep: spinning at barriers makes a busy machine several times
     # slower. The runtime reads this once, when torch is imported; a value of the user's stays.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

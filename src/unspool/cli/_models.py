@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from unspool.cli._output import progress
+from unspool.cli._output import human_number, progress
 from unspool.errors import ConfigError, InputError, PathNotFound
 
 
@@ -20,6 +20,17 @@ def load_stock(model: str | None) -> Any:
     if not isinstance(loaded, TransformersModel):
         raise ConfigError(f"{loaded.name} cannot be changed from inside; choose a local model.")
     return loaded
+
+
+def untouched(result: Any, tokens: int) -> str | None:
+    """What to say of a compared method that left nothing out of a text; None if it did."""
+    if result.error or result.exact_within is None or tokens > result.exact_within:
+        return None
+    return (
+        f"{result.method} leaves nothing out up to {human_number(result.exact_within)} tokens, so "
+        f"here it is the stock model: give a longer text, or smaller limits "
+        f"(unspool list methods {result.method.partition(':')[0]})"
+    )
 
 
 def read_text(paths: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from unspool.cli._models import bars, load_stock, read_text, tokens_of
+from unspool.cli._models import bars, load_stock, read_text, tokens_of, untouched
 from unspool.cli._output import emit_json, emit_table, emit_text, human_bytes, human_number, message
 from unspool.errors import ConfigError
 
@@ -69,13 +69,13 @@ def compare(
         raise ConfigError(f"--bucket must be >= 1, got {bucket}.")
     places = _depths(depths)
     from unspool._facts import read_facts
-    from unspool.methods import resolve_method
+    from unspool.methods import resolve_reading
     from unspool.reading.compare import Plan
     from unspool.reading.compare import compare as measure
     from unspool.reading.compare_report import write_csv, write_plot
 
     for spec in chosen:
-        resolve_method(spec)  # before a model is loaded for nothing
+        resolve_reading(spec)  # before a model is loaded for nothing
     text = read_text(context)
     loaded = load_stock(model)
     ids = tokens_of(loaded, text, length)
@@ -123,12 +123,8 @@ def compare(
     for result in results:
         if result.error:
             emit_text(f"{result.method}: not measured, {result.error}")
-        elif result.exact_within is not None and len(ids) + plan.written <= result.exact_within:
-            emit_text(
-                f"{result.method} leaves nothing out up to {human_number(result.exact_within)} "
-                f"tokens, so here it is the stock model: give a longer text, or smaller limits "
-                f"(unspool list methods {result.method.partition(':')[0]})"
-            )
+        elif said := untouched(result, len(ids) + plan.written):
+            emit_text(said)
     emit_text(
         f"{human_number(len(ids))} tokens; the first line reads them in fresh windows of "
         f"{human_number(plan.window)} tokens, the reference that a method breaks from"

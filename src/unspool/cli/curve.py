@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from unspool.cli._models import bars, load_stock, read_text, tokens_of
+from unspool.cli._models import bars, load_stock, read_text, tokens_of, untouched
 from unspool.cli._output import emit_json, emit_table, emit_text, human_number, message
 from unspool.errors import ConfigError
 
@@ -89,6 +89,8 @@ def curve(
     for result in results[1:]:
         if result.error:
             emit_text(f"{result.method}: not measured, {result.error}")
+        elif said := untouched(result, len(ids)):
+            emit_text(said)
         elif result.breaks is None:
             emit_text(f"{result.method}: sound to the end, {human_number(len(ids))} tokens")
         else:
@@ -99,12 +101,12 @@ def curve(
 
 def _check(methods: tuple[str, ...]) -> None:
     """Refuse what has no curve, before a model is loaded for nothing."""
-    from unspool.methods import resolve_method
+    from unspool.methods import resolve_reading
 
     if len(set(methods)) < len(methods):
         raise ConfigError(f"A method is named twice: {', '.join(methods)}.")
     for spec in methods:
-        if any("prompt" in method.slots for method in resolve_method(spec)):
+        if any("prompt" in method.slots for method in resolve_reading(spec)):
             raise ConfigError(
                 f"{spec} reads a text for a question, so a text alone has no loss under it. "
                 f"'unspool compare --method {spec}' hides numbers and asks for them."

@@ -90,6 +90,9 @@ def generate(
     if max_tokens < 1:
         raise ConfigError(f"--max-tokens must be >= 1, got {max_tokens}.")
     ways = Ways(ngram, draft, weights)
+    from unspool.methods import resolve_reading
+
+    resolve_reading(method)  # before a model is loaded for nothing
     text = read_text(context) if context else ""
     loaded = load_stock(model)
     from unspool.extension import extend

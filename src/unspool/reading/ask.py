@@ -24,7 +24,7 @@ from unspool._machine import peak_rss
 from unspool._optional import require
 from unspool.backends.prompts import encode_prompt
 from unspool.errors import ConfigError, IndexFileError, InputError, OverflowPolicyError
-from unspool.methods import resolve_method
+from unspool.methods import resolve_reading
 from unspool.reading.budget import Picked, fill
 from unspool.reading.choice import choose
 from unspool.reading.extended import ask_extended, check_name, is_extension
@@ -104,7 +104,7 @@ def ask(
                 f"Load a model here, or choose bm25."
             )
         require("torch", extra="read", purpose=f"Method {method}")
-        resolve_method(method)
+        resolve_reading(method)
         loaded = _model(model, endpoint, api_key, dtype, device, tell)
         return ask_extended(paths, question, loaded, method, max_tokens=max_tokens, tell=tell)
     reader = _reader("bm25" if method == "auto" else method)

@@ -23,7 +23,7 @@ import numpy as np
 
 from unspool.errors import ConfigError, RunConflict, UnspoolError
 from unspool.extension import extend
-from unspool.methods import resolve_method
+from unspool.methods import resolve_reading
 from unspool.reading.losses import breaks_at, by_position, fresh_losses, method_losses
 from unspool.reading.passkey import make_passkey
 
@@ -108,7 +108,7 @@ def compare(
         RunConflict: The folder holds results of another model, text or setting.
     """
     for spec in plan.methods:
-        resolve_method(spec)
+        resolve_reading(spec)
     results = _Results(out, plan.identity(model.name))
     done = results.read()
     if FRESH not in done:

@@ -24,6 +24,7 @@ from unspool._machine import peak_rss
 from unspool.backends.load import load_model
 from unspool.corpus.readers import read_documents
 from unspool.errors import ConfigError, InputError, OverflowPolicyError, PathNotFound
+from unspool.methods import resolve_reading
 from unspool.reading.context_parts import (
     Evidence,
     context_ids,
@@ -106,6 +107,7 @@ def save_context(
         raise InputError("There is no text to read. Give files or folders that hold some.")
     text = "\n\n".join(text for _, text in documents)
     tell("Loading the model", 0, None)
+    resolve_reading(method)  # settings are checked before a model is loaded
     loaded = load_model(model, dtype=dtype, device=device)
     with _extended(loaded, method) as extension:
         ids = context_ids(extension.tokenizer, text)

@@ -18,7 +18,7 @@ from typing import Any
 from unspool._registry import names
 from unspool.corpus.readers import read_documents
 from unspool.errors import ConfigError, InputError
-from unspool.methods import method_names, resolve_method
+from unspool.methods import method_names, resolve_reading
 from unspool.reading.library import Progress
 from unspool.reading.repeats import without_repeats
 from unspool.types import Answer, Document
@@ -75,7 +75,7 @@ def ask_extended(
     from unspool.backends.transformers import TransformersModel
     from unspool.extension import extend
 
-    resolve_method(method)  # settings are checked before anything is read
+    resolve_reading(method)  # settings are checked before anything is read
     if not isinstance(model, TransformersModel):
         raise ConfigError(
             f"--method {method} changes a model from inside, and {model.name} cannot be changed. "

@@ -10,6 +10,7 @@ Cost: the whole cache stays. Shapes: as `Call`.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,7 +22,7 @@ from unspool.attention.hip.sparse import Blocks, BlocksAttend
 from unspool.caches.chosen import ChosenStore
 from unspool.caches.dense import DenseStore
 from unspool.errors import ConfigError
-from unspool.methods import Method, Slot
+from unspool.methods import Method, Slot, spell_value
 
 if TYPE_CHECKING:
     from unspool._facts import ModelFacts
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from unspool.caches.base import Store
 
 _MOST_DENSE = 8192
+_DENSE_LAYERS = (0, 1, 2)
 _DEFAULTS = {"tree": (512, 256, 16), "multistage": (2048, 1024, 256)}
 
 
@@ -54,7 +56,7 @@ class ChosenBlocks(Method):
     refresh: int = 2
     """Written tokens that share a choice. The paper has 8, with which a small model loses a number
     while copying it: its later digits stand at keys that the choice for the first left out."""
-    dense_layers: tuple[int, ...] = (0, 1, 2)
+    dense_layers: tuple[int, ...] = _DENSE_LAYERS
     """Layers that meet every key."""
     dense_below: int | None = None
     """Queries at positions below this meet every key; none: 8192, or a quarter of the trained
@@ -76,6 +78,7 @@ class ChosenBlocks(Method):
                     f"{self.name} takes full-attention layers, and layer {number} of {facts.name} "
                     f"is of type {facts.layer_types[number]}. Leave `layers` at its default."
                 )
+        self._check_dense_layers(facts)
         layout, _ = self._pattern(say=True)
         below = self.dense_below
         if below is None:
@@ -84,6 +87,21 @@ class ChosenBlocks(Method):
             self, k_tokens=layout.k_tokens, window=layout.window, sink=layout.sink,
             block_k=layout.block_k, dense_below=-(-below // self.block_q) * self.block_q,
         )  # fmt: skip
+
+    def _check_dense_layers(self, facts: ModelFacts) -> None:
+        strange = [n for n in self.dense_layers if not 0 <= n < facts.num_layers]
+        if strange and self.dense_layers != _DENSE_LAYERS:
+            raise ConfigError(
+                f"{self.name}: dense_layers names layer {strange[0]}; {facts.name} has layers 0 to "
+                f"{facts.num_layers - 1}."
+            )
+        if set(facts.pick_layers(self.layers)) <= set(self.dense_layers):
+            warnings.warn(
+                f"{self.name}:dense_layers={spell_value(self.dense_layers)} are all that "
+                f"{self.name} has of {facts.name}: this is the model as it was. Name fewer, or "
+                f"none, as dense_layers= (and nothing).",
+                stacklevel=3,
+            )
 
     def attend(self, facts: ModelFacts, layer: int) -> Attend:
         if layer in self.dense_layers:
@@ -96,6 +114,8 @@ class ChosenBlocks(Method):
         return DenseStore() if layer in self.dense_layers else ChosenStore()
 
     def exact_within(self, facts: ModelFacts) -> int | None:
+        if set(facts.pick_layers(self.layers)) <= set(self.dense_layers):
+            return None  # at any length
         chosen, window, sink = self._sizes()
         return max(self.dense_below or 0, chosen + window + sink)
 

@@ -69,6 +69,11 @@ def read_header(directory: Path) -> dict[str, Any]:
     """
     try:
         header = json.loads((directory / _HEADER).read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{directory} holds no adapter: there is no {_HEADER} in it. "
+            f"NTKAdapters(…).save(folder) writes one."
+        ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{directory} holds no adapter: {error}.") from error
     if not isinstance(header, dict) or header.get("peft_type") != "UNSPOOL_NTK":
