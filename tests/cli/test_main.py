@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,22 @@ def test_every_error_of_ours_is_said_alone(
     raising(monkeypatch, errors.ConfigError("memory must be at least 256 MiB, got 1 MiB."))
     cli.run(["doctor"])
     assert capsys.readouterr().err == "error: memory must be at least 256 MiB, got 1 MiB.\n"
+
+
+def test_warnings_are_said_without_a_line_of_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def doubtful(*_: object, **__: object) -> int:
+        warnings.warn("hip: this is the model as it was.", UserWarning, stacklevel=2)
+        warnings.warn("old names", FutureWarning, stacklevel=2)
+        return 0
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards
+    monkeypatch.setattr(cli, "run", doubtful)
+    monkeypatch.setattr(sys, "argv", ["unspool", "doctor"])
+    with warnings.catch_warnings(action="always"), pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "warning: hip: this is the model as it was.\n"
 
 
 def test_debug_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> None:

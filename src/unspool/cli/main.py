@@ -11,13 +11,14 @@ import difflib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import cyclopts
 
 from unspool import errors
-from unspool.cli import _args
+from unspool.cli import _args, _output
 from unspool.cli._output import message
 
 _VERBS = (
@@ -90,7 +91,22 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     debug = "--debug" in options
     if debug:
         tokens.remove("--debug")
+    else:
+        warnings.showwarning = _say_warning
     sys.exit(run(tokens, debug=debug))
+
+
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What a person should know, without the line of code; what only programmers should, not."""
+    if issubclass(category, (UserWarning, RuntimeWarning)):
+        _output.message(f"warning: {message}")
 
 
 def run(tokens: Sequence[str], *, debug: bool = False) -> int:
