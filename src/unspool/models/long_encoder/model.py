@@ -99,12 +99,13 @@ class _SelfAttention(nn.Module):
             self.query_global = nn.Linear(width, width)
             self.key_global = nn.Linear(width, width)
             self.value_global = nn.Linear(width, width)
+        self.dropout = float(config.attention_probs_dropout_prob)
         self.forced: Tensor | None = None
         self._lists: tuple[int, BlockMask] | None = None
 
     def forward(self, x: Tensor, valid: Tensor, index: Tensor | None, backend: str) -> Tensor:
         config = self.config
-        dropout = float(config.attention_probs_dropout_prob) if self.training else 0.0
+        dropout = self.dropout if self.training else 0.0
         seed = int(torch.randint(1 << 30, ())) if dropout else 0
         q, k, v = (self._heads(layer(x)) for layer in (self.query, self.key, self.value))
         if config.kind == "bigbird":
@@ -318,6 +319,13 @@ class LongEncoder(nn.Module):
         """Scores of the vocabulary [.., vocabulary] at hidden states [.., C]."""
         scores: Tensor = self.lm_head(hidden, self.embeddings.word_embeddings.weight)
         return scores
+
+    def drop_attention(self, share: float | int) -> None:
+        """Train with this dropout of attention weights, whatever the configuration says."""
+        for layer in self.layers():
+            attention = layer.attention["self"]
+            assert isinstance(attention, _SelfAttention)
+            attention.dropout = float(share)
 
     def force_random_blocks(self, layers: list[Tensor] | None) -> None:
         """Use these random blocks ([H, N - 2, count] a layer) in place of drawn ones; None: draw.

@@ -232,3 +232,15 @@ def _positions_by_remainder(x: Tensor, dilation: int, padded: int) -> Tensor:
     x = F.pad(x, (0, padded - x.shape[1]), value=-1)
     steps = torch.div(x, dilation, rounding_mode="floor").masked_fill(x < 0, -1)
     return cut(steps, 1, -1, dilation).transpose(1, 2).flatten(0, 1)
+
+
+def picture() -> Tensor:
+    """Which key each query meets, with two global tokens, bool [64, 64]."""
+    tokens = 64
+    blank = torch.zeros(1, 1, tokens, tokens)
+    values = torch.eye(tokens)[None, None]  # so that an output says which values went in
+    valid = torch.ones(1, tokens, dtype=torch.bool)
+    index = torch.tensor([[0, 24]])
+    out = window_attention(blank, blank, values, window=16, valid=valid, index=index)
+    rows = global_rows(blank[:, :, :2], blank, values, valid=valid, index=index)
+    return put(out, rows, index)[0, 0] > 0

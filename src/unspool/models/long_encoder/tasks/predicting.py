@@ -11,13 +11,14 @@ Cost: one pass over the windows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unspool.errors import ConfigError
 from unspool.models.long_encoder.tasks.examples import OUTSIDE, Example, to_bytes
 from unspool.models.long_encoder.tasks.fitting import check_length, pool
-from unspool.models.long_encoder.tasks.windows import Encoded, Reading, encode, reading_of
+from unspool.models.long_encoder.tasks.windows import Encoded, Reading, Window, encode, reading_of
 from unspool.types import Overflow, Span
 
 if TYPE_CHECKING:
@@ -108,13 +109,62 @@ def predict(
     Raises:
         OverflowPolicyError: A record is too long, and on_overflow is "error".
     """
+
+    read: list[Encoded] = []
+    out: list[Prediction] = []
+    for made, encoded in predictions(
+        model,
+        examples,
+        length=length,
+        overlap=overlap,
+        on_overflow=on_overflow,
+        batch=batch,
+        longest_answer=longest_answer,
+        threshold=threshold,
+        device=device,
+    ):
+        out.append(made)
+        read.append(encoded)
+        if on_progress is not None:
+            on_progress(len(out), len(examples))
+    return Predicted(tuple(out), reading_of(read))
+
+
+def predictions(
+    model: TaskModel,
+    examples: Iterable[Example],
+    *,
+    length: int | None = None,
+    overlap: int = 128,
+    on_overflow: Overflow = "window",
+    batch: int = 4,
+    longest_answer: int = 30,
+    threshold: float | int = 0.5,
+    device: str | None = None,
+) -> Iterator[tuple[Prediction, Encoded]]:
+    """One prediction after the other, in order, and how its record was read. See `predict`."""
     import torch
 
+    for name, value in (("batch", batch), ("longest_answer", longest_answer)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}.")
     room = check_length(model.encoder, length)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
-    read: list[Encoded] = []
-    out: list[Prediction] = []
+
+    def judged(group: list[tuple[Example, Encoded]]) -> Iterator[tuple[Prediction, Encoded]]:
+        scores = _scores(model, [w for _, encoded in group for w in encoded.windows], batch, device)
+        for example, encoded in group:
+            own = [next(scores) for _ in encoded.windows]
+            if model.task == "ner":
+                made = _tags(model, example, encoded, own)
+            elif model.task == "qa":
+                made = _answer(model, example, encoded, own, longest_answer)
+            else:
+                made = _classes(model, example, encoded, own, threshold)
+            yield made, encoded
+
+    group: list[tuple[Example, Encoded]] = []
     for example in examples:
         encoded = encode(
             model.task,
@@ -125,29 +175,24 @@ def predict(
             on_overflow=on_overflow,
             segments=model.segments,
         )
-        scores = list(_scores(model, encoded, batch, device))
-        if model.task == "ner":
-            made = _tags(model, example, encoded, scores)
-        elif model.task == "qa":
-            made = _answer(model, example, encoded, scores, longest_answer)
-        else:
-            made = _classes(model, example, encoded, scores, threshold)
-        out.append(made)
-        read.append(Encoded(encoded.windows, encoded.offsets, (), encoded.dropped))
-        if on_progress is not None:
-            on_progress(len(out), len(examples))
-    return Predicted(tuple(out), reading_of(read))
+        group.append((example, encoded))
+        if sum(len(each.windows) for _, each in group) >= batch:
+            yield from judged(group)
+            group = []
+    yield from judged(group)
 
 
-def _scores(model: TaskModel, encoded: Encoded, batch: int, device: str) -> Iterator[Tensor]:
+def _scores(
+    model: TaskModel, windows: Sequence[Window], batch: int, device: str
+) -> Iterator[Tensor]:
     """Scores of each window, without its padding."""
     import torch
 
-    for start in range(0, len(encoded.windows), batch):
-        windows = list(encoded.windows[start : start + batch])
+    for start in range(0, len(windows), batch):
+        some = list(windows[start : start + batch])
         with torch.inference_mode():
-            scores = model.scores_of(windows, device).float().cpu()
-        for row, window in zip(scores, windows, strict=True):
+            scores = model.scores_of(some, device).float().cpu()
+        for row, window in zip(scores, some, strict=True):
             yield row[: len(window.ids)] if row.ndim == 2 else row
 
 
