@@ -2,7 +2,7 @@
 
 The clinical data and weights need credentials, so this is a proxy: all-MiniLM-L6-v2 in place of
 RoBERTa, sources of manual pages (roff) in place of notes. Three tasks, one of each family, put what
-decides beyond the reach of a short encoder; a fourth is short, and shows what adaptation alone does.
+decides beyond the reach of a short encoder; a fourth is short, and shows what adaptation does.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ CLAIM = Claim(
             for task in TASKS
         ),
         Figure("short task, what adaptation alone gains", "report", unit="points"),
-    ),  # fmt: skip
+    ),
     setup=(
         "A proxy, since the clinical data and weights need credentials: all-MiniLM-L6-v2 converted "
         "to a Longformer of 4,096 tokens, adapted for 400 steps of 4 rows on sources of manual "

@@ -29,6 +29,10 @@ PICTURES = {
         "unspool.attention.hyper.reference:picture",
         "HyperAttention: exact squares, sorted blocks, samples and first keys",
     ),
+    "longformer": (
+        "unspool.models.long_encoder.window:picture",
+        "Longformer: a window around each token, and two global tokens",
+    ),
     "masformer": (
         "unspool.attention.spans:picture",
         "MASFormer: a local layer, each block and the one before it",

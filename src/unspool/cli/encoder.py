@@ -38,8 +38,8 @@ _LISTED = 20
 """Records listed on a terminal."""
 
 _DATA = (
-    "ner: CoNLL (.conll, .bio), .jsonl with words and tags or text and entities, or a folder with "
-    "either or with i2b2's .txt and .con. qa: SQuAD's .json, or .jsonl with context, question and "
+    "ner: CoNLL (.conll, .bio), .jsonl with words and tags or text and entities, or a folder of "
+    "CoNLL or of i2b2's .txt and .con. qa: SQuAD's .json, or .jsonl with context, question and "
     "answers. classify: .jsonl, .csv or .tsv with text and label. nli: the same with premise, "
     "hypothesis and label, or SNLI's names."
 )
@@ -177,11 +177,9 @@ def adapt(
         }  # fmt: skip
         shared.record(out, "adapt", settings, facts, model=model, clean=clean)
     if json:
-        emit_json({"out": out, **facts})
-        return
+        return emit_json({"out": out, **facts})
     if not done.losses:
-        message(f"All {done.steps:,} steps had been done before; the encoder is in {out}.")
-        return
+        return message(f"All {done.steps:,} steps had been done before; the encoder is in {out}.")
     before = f" ({done.resumed_at:,} of them by an earlier run)" if done.resumed_at else ""
     message(
         f"{done.steps:,} steps{before} over {done.tokens:,} tokens in {done.rows:,} rows, loss of "
@@ -289,8 +287,7 @@ def fit(
         }  # fmt: skip
         shared.record(out, "fit", settings, facts, model=model, data=str(data))
     if json:
-        emit_json({"out": out, **facts})
-        return
+        return emit_json({"out": out, **facts})
     shared.tell(done.reading, read.skipped)
     if done.unreachable:
         message(
