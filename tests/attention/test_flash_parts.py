@@ -216,3 +216,24 @@ def test_every_back_end_that_takes_a_call_gives_the_same(case: Case) -> None:
 def test_a_block_mask_counts_its_pairs() -> None:
     mask = BlockMask.from_dense(torch.ones(3, 2, dtype=torch.bool).tril(), block_q=5, block_k=9)
     assert mask.pairs(12, 16) == int(mask.dense(12, 16).sum())
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (torch.ones(3, 3, dtype=torch.bool), r"\(1, 4, 8, 8\) or 1 in any.*\(3, 3\)"),
+        (torch.ones(1, 1, 8, 7, dtype=torch.bool), r"\(1, 1, 8, 7\)"),
+        (torch.zeros(1, 1, 8, 8), "must be bool.*float32"),
+    ],
+    ids=["rank", "keys", "dtype"],
+)
+def test_masks_that_do_not_fit_are_named(mask: torch.Tensor, said: str) -> None:
+    q, k = torch.randn(1, 4, 8, 4), torch.randn(1, 2, 8, 4)
+    with pytest.raises(ConfigError, match=said):
+        attend(q, k, k, spec=Spec(causal=True, mask=mask))
+
+
+def test_integers_are_no_queries() -> None:
+    q = torch.ones(1, 1, 4, 4, dtype=torch.long)
+    with pytest.raises(ConfigError, match=r"floating-point tensors, got torch\.int64"):
+        attend(q, q, q, spec=Spec(causal=True))

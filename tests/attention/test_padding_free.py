@@ -176,6 +176,7 @@ def test_the_collator_refuses_what_it_cannot_pack() -> None:
     collate = PackingCollator()
     for rows, said in (
         ([], "at least one token"),
+        ([{"input_ids": [1]}, {"labels": [2]}], "input_ids in each feature, got one with labels"),
         ([{"input_ids": []}], "at least one token"),
         ([{"input_ids": [1]}, {"input_ids": [1], "labels": [1]}], "same keys"),
         ([{"input_ids": [1, 2], "labels": [1]}], "1 values for 2 tokens"),

@@ -68,6 +68,9 @@ def test_compare_measures_counts_and_goes_on(
     code, _, err = run(capfd, *words[:-3], "--seed", 1, "--out", out, *every)
     assert code == 2
     assert "seed=0" in err
+    code, _, err = run(capfd, *words[:-3], "--out", text, *first)
+    assert code == 2
+    assert f"{text} is a file" in err
 
 
 def test_compare_says_where_a_method_left_nothing_out(

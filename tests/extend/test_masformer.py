@@ -371,6 +371,12 @@ def test_what_is_wrong_is_named(spec: str, said: str) -> None:
         extend(build("llama"), spec)
 
 
+@pytest.mark.parametrize(("block", "previous"), [(0, 1), (4, -1)])
+def test_a_span_is_no_smaller_than_a_token(block: int, previous: int) -> None:
+    with pytest.raises(ConfigError, match=f"block={block} and previous={previous}"):
+        Span(block, previous)
+
+
 def test_a_span_as_long_as_the_window_is_noted() -> None:
     model = build("llama")
     with pytest.warns(UserWarning, match="every layer is full"):

@@ -74,6 +74,8 @@ def attend(
     """
     q, k, v = of_one_type(q, k, v)
     check_shapes(q, k, v)
+    if spec.mask is not None:
+        _check_mask(spec.mask, (*q.shape[:3], k.shape[2]))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     chosen = choose(backend, q, k, v, spec=spec, return_lse=return_lse)
     out, lse = chosen.attend(q, k, v, spec=spec, scale=scale, return_lse=return_lse)
@@ -177,6 +179,17 @@ def of_one_type(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
+def _check_mask(mask: Tensor, full: tuple[int, ...]) -> None:
+    import torch
+
+    fits = len(mask.shape) == 4 and all(x in (1, y) for x, y in zip(mask.shape, full, strict=True))
+    if not fits or mask.dtype != torch.bool:
+        raise ConfigError(
+            f"Spec.mask must be bool and of shape {full} or 1 in any of them, got {mask.dtype} of "
+            f"{tuple(mask.shape)}."
+        )
+
+
 def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Refuse tensors that do not fit together, with a ConfigError."""
     if not (q.ndim == k.ndim == v.ndim == 4):
@@ -188,6 +201,8 @@ def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ConfigError(
             f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not fit together."
         )
+    if not q.dtype.is_floating_point:
+        raise ConfigError(f"Attention takes floating-point tensors, got {q.dtype}.")
     if q.shape[1] % k.shape[1]:
         raise ConfigError(
             f"{q.shape[1]} query heads are not a multiple of {k.shape[1]} key-value heads."

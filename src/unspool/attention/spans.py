@@ -40,6 +40,13 @@ class Span:
     """Blocks before a query's own that it meets; of no account in a window."""
     kind: SpanKind = "block"
 
+    def __post_init__(self) -> None:
+        if self.block < 1 or self.previous < 0:
+            raise ConfigError(
+                f"Span needs block >= 1 and previous >= 0, got block={self.block} and "
+                f"previous={self.previous}."
+            )
+
     @property
     def reach(self) -> int:
         """Most tokens that a query meets, itself included."""

@@ -248,6 +248,8 @@ class _Results:
         self.losses: dict[str, Any] = {}
         if out is None:
             return
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out} is a file; --out takes a folder for the results.")
         out.mkdir(parents=True, exist_ok=True)
         path = out / "comparison.json"
         if path.exists():

@@ -59,7 +59,8 @@ def make_passkey(
     room = length - len(hidden) - len(asked)
     if room < 0:
         raise ConfigError(
-            f"A passkey prompt needs at least {len(hidden) + len(asked)} tokens, got {length}."
+            f"A passkey prompt needs at least {len(hidden) + len(asked)} tokens, got "
+            f"{length}. Give a longer text, or measure without passkeys."
         )
     if not filler:
         raise ConfigError("A passkey prompt needs filler text, got none.")

@@ -44,6 +44,12 @@ class PackingCollator:
         """
         import torch
 
+        if any("input_ids" not in each for each in features):
+            found = next(sorted(each) for each in features if "input_ids" not in each)
+            raise ConfigError(
+                f"PackingCollator needs input_ids in each feature, got one with "
+                f"{', '.join(found) or 'nothing'}."
+            )
         if not features or not any(len(each["input_ids"]) for each in features):
             raise ConfigError("PackingCollator needs at least one token, got none.")
         rows = [{k: _ints(v) for k, v in each.items()} for each in features]
