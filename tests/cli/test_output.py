@@ -45,7 +45,7 @@ def test_human_seconds(value: float, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(1234567, "1,234,567"), (2.0, "2"), (0.44231, "0.442"), (1234.5, "1.23e+03")],
+    [(1234567, "1,234,567"), (2.0, "2"), (0.44231, "0.442"), (1234.5, "1,230"), (999.6, "1,000")],
 )
 def test_human_number(value: float, said: str) -> None:
     assert _output.human_number(value) == said

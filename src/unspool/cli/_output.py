@@ -39,7 +39,9 @@ def human_number(value: int | float) -> str:
     """A whole number with thousands separators, anything else with three significant digits."""
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
-    return f"{value:,.3g}"
+    rounded = f"{value:.3g}"
+    # From a thousand on, the digits that were dropped are zeros, as a person would write it.
+    return f"{float(rounded):,.0f}" if 1000 <= abs(float(rounded)) < 1e15 else rounded
 
 
 def human_seconds(seconds: int | float) -> str:
