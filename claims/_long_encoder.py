@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -33,16 +34,16 @@ class Settings:
     window: int = 256
     marker_after: int = 1500
     """class: tokens before what decides; the definition of a tag is two thirds of it away."""
-    adapt_steps: int = 60
+    adapt_steps: int = 30
     adapt_batch: int = 1
-    train: int = 64
-    epochs: int = 4
-    test: int = 60
+    train: int = 48
+    epochs: int = 3
+    test: int = 48
     batch: int = 4
-    rate: float = 2e-4
+    rate: float = 5e-4
     tasks: tuple[str, ...] = ("class",)
     seeds: tuple[int, ...] = (0,)
-    short_records: int = 400
+    short_records: int = 120
 
 
 @cache
@@ -100,10 +101,13 @@ def records(task: str, part: str, count: int, seed: int, settings: Settings) -> 
 def _class(draw: random.Random, part: str, number: int, settings: Settings) -> Any:
     from unspool.models.long_encoder.tasks import Example
 
-    text = _Text(draw, part, settings.length - 32)
+    text = _Text(draw, part, settings.length - 48)
     label = ("granted", "refused")[number % 2]
-    at = text.place(draw, settings.marker_after, settings.length - 40)
-    said = f"The request of the patient was {label} today .".split()
+    at = text.place(draw, settings.marker_after, settings.length - 60)
+    said = (
+        f"Decision : the request was {label} . It was {label} in full , and all agreed that it be "
+        f"{label} ."
+    ).split()
     words = [*text.words[:at], *said, *text.words[at:]]
     return Example(id=str(number), text=" ".join(words), labels=(label,))
 
@@ -190,7 +194,7 @@ def measure(ctx: Context, settings: Settings) -> dict[str, dict[str, float]]:
 def prepare(ctx: Context, arm: str, models: Path, settings: Settings) -> dict[str, Any]:
     """Convert the encoder of an arm, and adapt it if it is to be."""
     from unspool.models.long_encoder import convert, save
-    from unspool.models.long_encoder.adapt import AdaptSettings, adapt
+    from unspool.models.long_encoder.adapt import STATE, AdaptSettings, adapt
 
     long = arm.startswith("long")
     length = settings.length if long else SHORT
@@ -212,6 +216,7 @@ def prepare(ctx: Context, arm: str, models: Path, settings: Settings) -> dict[st
             )  # fmt: skip
         told["losses"] = [round(x, 3) for x in done.losses[:: max(1, len(done.losses) // 20)]]
     save(model, out, tokenizer=_tokenizer())
+    (out / STATE).unlink(missing_ok=True)  # so that a later run trains anew
     return told
 
 
@@ -239,6 +244,7 @@ def score(ctx: Context, task: str, arm: str, seed: int, models: Path, settings: 
     found = evaluate(
         done.model, records(task, "test", test, seed, settings), on_overflow=overflow, batch=8
     )
+    shutil.rmtree(models / f"{task}-{name}-{seed}")  # so that a later run trains anew
     figure = {"classify": "accuracy", "ner": "f1", "qa": "exact", "nli": "accuracy"}[kind]
     return 100 * float(found.figures[figure] or 0.0)
 

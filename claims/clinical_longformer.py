@@ -20,9 +20,9 @@ CLAIM = Claim(
     ),
     setup=(
         "A proxy, since the clinical data and weights need credentials: all-MiniLM-L6-v2 converted "
-        "to a Longformer of 2,048 tokens, adapted for 60 steps of one row on sources of manual "
-        "pages; two classes told by one sentence after token 1,500, 64 records of training, 4 "
-        "epochs, 60 of test. The short encoder reads the first 512 tokens, so it can only guess: "
+        "to a Longformer of 2,048 tokens, adapted for 30 steps of one row on sources of manual "
+        "pages; two classes told by one passage after token 1,500, 48 records of training, 3 "
+        "epochs, 48 of test. The short encoder reads the first 512 tokens, so it can only guess: "
         "the figure shows that length is used, not how much better a domain is read. The short "
         "task, whether one text continues another, separates what adaptation does from length."
     ),
