@@ -203,10 +203,9 @@ def test_threads_of_python_share_the_engine(pool: None) -> None:
         assert all(threads.map(work, range(4)))
 
 
-def _in_a_child(pipe: Any) -> None:
-    q, k, v = (torch.ones(1, 2, n, 64) for n in (1, 3000, 3000))
-    out = torch.empty(1, 2, 1, 64)
-    _native.attend_one([(q, k, v)], 0.1, 2, out)
+def _in_a_child(pipe: Any, inputs: Any, out: Any) -> None:
+    # PyTorch's own loops over threads hang in a child of fork, so the tensors are the parent's.
+    _native.attend_one([inputs], 0.1, 2, out)
     pipe.send(bool(torch.allclose(out, torch.ones(()))))
 
 
@@ -215,11 +214,11 @@ def _in_a_child(pipe: Any) -> None:
     "fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork"
 )
 def test_a_child_of_fork_works_without_the_threads(pool: None) -> None:
-    q, k, v = (torch.ones(1, 2, n, 64) for n in (1, 3000, 3000))
-    _native.attend_one([(q, k, v)], 0.1, 2, torch.empty(1, 2, 1, 64))  # starts the threads here
+    inputs = tuple(torch.ones(1, 2, n, 64) for n in (1, 3000, 3000))
+    _native.attend_one([inputs], 0.1, 2, torch.empty(1, 2, 1, 64))  # starts the threads here
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    child = context.Process(target=_in_a_child, args=(there,))
+    child = context.Process(target=_in_a_child, args=(there, inputs, torch.empty(1, 2, 1, 64)))
     child.start()
     assert here.poll(60)
     assert here.recv() is True
