@@ -22,10 +22,15 @@ def nats_figures(arm: Arm) -> list[Figure]:
     ]
 
 
-def seeds_of(ctx: Context, arm: Arm) -> Scores:
-    """Train and score what is not done yet: all ways of a seed before the next."""
+def prepare_once(ctx: Context, arm: Arm) -> None:
+    """Write the ids of an arm unless they lie there."""
     if not prepared(ctx, arm):
         ctx.step("ids", lambda: prepare(ctx, arm), inputs={"arm": repr(arm)}, prepares=True)
+
+
+def seeds_of(ctx: Context, arm: Arm) -> Scores:
+    """Train and score what is not done yet: all ways of a seed before the next."""
+    prepare_once(ctx, arm)
     weights = list(dict.fromkeys(SCORED[way][0] for way in arm.ways))
     one = repr(replace(arm, seeds=()))  # a seed more or less leaves finished trainings as they are
     found: Scores = {}
@@ -45,3 +50,8 @@ def seeds_of(ctx: Context, arm: Arm) -> Scores:
 def mean(found: Scores, way: str, times: int, figure: str) -> float:
     """Over seeds."""
     return statistics.fmean(scores[way][str(times)][figure] for scores in found.values())
+
+
+def mean_of_one(trained: dict[str, Any], times: str) -> float:
+    """Nats of a token at a length, of one training."""
+    return float(trained["scores"][times]["nats"])
