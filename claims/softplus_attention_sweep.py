@@ -56,7 +56,7 @@ CLAIM = Claim(
         f"A Llama of {ARM.layers} layers and {ARM.width} channels, trained at {ARM.window} tokens "
         f"for {ARM.steps} steps of {ARM.batch_tokens:,} on 60 MB of Debian's documentation; powers "
         "of 3, 7 and 15, offsets of 0 and 1, two peak rates, one seed. As tuned: the lowest loss "
-        f"over the last {ARM.window} positions of {ARM.texts} held-out texts of the training length."
+        f"over the last {ARM.window} positions of {ARM.texts} held-out texts, as long as trained."
     ),
     budget="gpu",
     packages=("torch", "transformers", "tokenizers", "triton"),
