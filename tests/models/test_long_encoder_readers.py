@@ -116,11 +116,15 @@ def test_classes_and_pairs(tmp_path):
     [
         ("qa", "a.jsonl", "{", "line 1 is not JSON"),
         ("qa", "a.jsonl", "[]", "line 1 is not an object"),
-        ("classify", "a.jsonl", '{"txt": "a"}', "line 1: no field text or .*there are txt"),
+        ("classify", "a.jsonl", '{"body": "a"}', "line 1: no field text or .*there are body"),
         ("classify", "a.jsonl", '{"text": 3}', "text must be a text, got int"),
         ("classify", "a.csv", "text,label\na,b,c\n", "line 2: not as many cells"),
         ("classify", "a.csv", "text,label\n", "holds no records"),
         ("classify", "a.xml", "x", "classify reads .jsonl"),
+        ("classify", "a.txt", " ", "is empty"),
+        ("classify", "a.jsonl", "", "holds no records"),
+        ("ner", "a.pdf", "x", "ner reads .conll.*xml"),
+        ("qa", "a.json", "{", "a.json is not JSON"),
         ("ner", "a.jsonl", '{"words": ["a"], "tags": [1]}', "tags must be a list of names"),
         ("nli", "a.jsonl", '{"premise": "a", "hypothesis": " "}', "hypothesis is empty"),
         ("nli", "a.jsonl", '{"premise": "a", "hypothesis": "b", "label": [1, 2]}', "one label"),
@@ -150,3 +154,23 @@ def test_plain_text_is_a_record_without_labels(tmp_path):
     found = read_examples("ner", path).examples[0]
     assert found.labels is None
     assert [NOTE[a:b] for a, b in found.words] == NOTE.split()
+
+
+def test_a_text_file_is_read_as_it_stands(tmp_path):
+    (tmp_path / "note.txt").write_bytes("\ufeffTook\r\naspirin".encode())
+    found = read_examples("ner", tmp_path / "note.txt").examples[0]
+    assert found.text == "\ufeffTook\r\naspirin"  # so that offsets hold in the file
+
+
+def test_tables_of_openi_and_objects_a_line_in_a_json_file(tmp_path):
+    table = ",Edema,Pleural Effusion,TXT\n222713,0.0,1.0,Small effusion.\n7,0.0,0.0,Clear.\n"
+    path = _write(tmp_path / "openi.csv", table)
+    found = read_examples("classify", path, label_fields=("Edema", "Pleural Effusion")).examples
+    assert [(e.id, e.text, e.labels) for e in found] == [
+        ("222713", "Small effusion.", ("Pleural Effusion",)),
+        ("7", "Clear.", ()),
+    ]
+    rows = [{"tokens": ["a", "b"], "ner_tags": ["O", "B-x"]}] * 2
+    path = _write(tmp_path / "train.json", "\n".join(map(json.dumps, rows)) + "\n")
+    found = read_examples("ner", path).examples
+    assert [(e.id, e.labels) for e in found] == [("line 1", ("O", "B-x")), ("line 2", ("O", "B-x"))]

@@ -13,10 +13,22 @@ from unspool.cli._output import emit_table, emit_text, human_number, message, pr
 from unspool.errors import ConfigError, PathNotFound
 
 if TYPE_CHECKING:
+    from unspool.models.long_encoder.tasks.examples import TaskName
     from unspool.models.long_encoder.tasks.heads import TaskModel
     from unspool.models.long_encoder.tasks.predicting import Prediction
+    from unspool.models.long_encoder.tasks.readers import Read
     from unspool.models.long_encoder.tasks.scores import Scores
     from unspool.models.long_encoder.tasks.windows import Reading
+
+
+DATA = (
+    "ner: CoNLL (.conll, .bio), .jsonl with words and tags or text and entities, i2b2's .xml of "
+    "2006, 2012 and 2014, or a folder of CoNLL, of that .xml, or of i2b2's .txt and .con of 2010. "
+    "qa: SQuAD's .json, emrQA's data.json, or .jsonl with context, question and answers. "
+    "classify: .jsonl, .csv or .tsv with text and label. nli: the same with premise, hypothesis "
+    "and label, or SNLI's names."
+)
+"""What the commands read."""
 
 
 @Parameter(name="*")
@@ -35,6 +47,10 @@ class ReadOptions:
     """Windows at once."""
     sentences: bool = False
     """ner: sentences of a CoNLL file become records."""
+    part: str | None = None
+    """qa: the part of emrQA to read: medication, relations or risk."""
+    longest_answer: int = 30
+    """qa: most tokens of an answer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     json: bool = False
@@ -47,6 +63,7 @@ class ReadOptions:
             "overlap": self.overlap,
             "on_overflow": self.on_overflow,
             "batch": self.batch,
+            "longest_answer": self.longest_answer,
         }
 
 
@@ -109,6 +126,22 @@ def record(out: Path, verb: str, settings: Any, facts: dict[str, Any], **given: 
         "result": facts,
     }
     write_atomic(out / "run.json", [canonical(record)])
+
+
+def records(
+    task: TaskName,
+    path: Path,
+    fields: Sequence[str] = (),
+    sentences: bool = False,
+    part: str | None = None,
+) -> Read:
+    """Labelled records; what is not read as it stands is said."""
+    from unspool.models.long_encoder.tasks import read_examples
+
+    read = read_examples(task, path, label_fields=fields, sentences=sentences, part=part)
+    for line in read.notes:
+        message(f"note: {line}.")
+    return read
 
 
 def tell(reading: Reading, skipped: int) -> None:

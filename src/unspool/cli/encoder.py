@@ -37,13 +37,6 @@ _DEFAULTS = shared.ReadOptions()
 _LISTED = 20
 """Records listed on a terminal."""
 
-_DATA = (
-    "ner: CoNLL (.conll, .bio), .jsonl with words and tags or text and entities, or a folder of "
-    "CoNLL or of i2b2's .txt and .con. qa: SQuAD's .json, or .jsonl with context, question and "
-    "answers. classify: .jsonl, .csv or .tsv with text and label. nli: the same with premise, "
-    "hypothesis and label, or SNLI's names."
-)
-
 
 @app.command
 def convert(
@@ -188,7 +181,7 @@ def adapt(
     )
 
 
-@app.command(help_epilogue=f"Data. {_DATA}")
+@app.command(help_epilogue=f"Data. {shared.DATA}")
 def fit(
     task: Literal["ner", "qa", "classify", "nli"],
     model: str,
@@ -205,6 +198,7 @@ def fit(
     on_overflow: Literal["error", "truncate", "window"] = "window",
     label_fields: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sentences: bool = False,
+    part: str | None = None,
     checkpointing: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     seed: int = 0,
@@ -228,6 +222,7 @@ def fit(
             read in several windows.
         label_fields: classify: columns of 0 and 1, one a class.
         sentences: ner: sentences of a CoNLL file become records, and see nothing of each other.
+        part: qa: the part of emrQA to read: medication, relations or risk.
         checkpointing: Keep fewer activations: slower, and longer records fit into memory.
         device: auto, cpu or cuda.
         seed: Of order and dropout.
@@ -236,7 +231,7 @@ def fit(
     from unspool.evaluation._io import locked
     from unspool.models.long_encoder import load
     from unspool.models.long_encoder.checkpoint import folder_of
-    from unspool.models.long_encoder.tasks import FitSettings, evaluate, read_examples
+    from unspool.models.long_encoder.tasks import FitSettings, evaluate
     from unspool.models.long_encoder.tasks import fit as train
     from unspool.models.long_encoder.tasks.fitting import check_length, labels_of
     from unspool.models.long_encoder.tasks.heads import read_tokenizer
@@ -248,8 +243,8 @@ def fit(
         epochs=epochs, batch=batch, learning_rate=lr, length=length, overlap=overlap,
         on_overflow=on_overflow, seed=seed, checkpointing=checkpointing,
     )  # fmt: skip
-    read = read_examples(task, data, label_fields=fields, sentences=sentences)
-    checked = read_examples(task, held, label_fields=fields, sentences=sentences) if held else None
+    read = shared.records(task, data, fields, sentences, part)
+    checked = shared.records(task, held, fields, sentences, part) if held else None
     labels_of(task, read.examples)
     if checked is not None:
         labels_of(task, checked.examples)  # what lacks a label is said before hours of training
@@ -283,7 +278,8 @@ def fit(
             "task": task, "labels": list(done.model.labels), "steps": done.steps,
             "resumed_at": done.resumed_at, "loss": shared.mean_of_last(done.losses),
             "reading": done.reading.to_json(), "skipped": read.skipped,
-            "unreachable": done.unreachable, "held": None if scores is None else scores.to_json(),
+            "notes": read.notes, "unreachable": done.unreachable,
+            "held": None if scores is None else scores.to_json(),
         }  # fmt: skip
         shared.record(out, "fit", settings, facts, model=model, data=str(data))
     if json:
@@ -325,11 +321,10 @@ def predict(
         options: Of reading.
     """
     from unspool.models.long_encoder.tasks import predict as judge
-    from unspool.models.long_encoder.tasks import read_examples
     from unspool.models.long_encoder.tasks.folder import PREDICTIONS, predict_into
 
     loaded = shared.trained(model)
-    read = read_examples(loaded.task, data, sentences=options.sentences)
+    read = shared.records(loaded.task, data, (), options.sentences, options.part)
     device = shared.device_of(options.device)
     with progress("Reading", total=len(read.examples), unit="records", quiet=options.json) as bar:
         if out is None:
@@ -381,12 +376,10 @@ def evaluate(
         options: Of reading.
     """
     from unspool.models.long_encoder.tasks import evaluate as measure
-    from unspool.models.long_encoder.tasks import read_examples
 
     loaded = shared.trained(model)
-    read = read_examples(
-        loaded.task, data, label_fields=tuple(label_fields or ()), sentences=options.sentences
-    )
+    fields = tuple(label_fields or ())
+    read = shared.records(loaded.task, data, fields, options.sentences, options.part)
     device = shared.device_of(options.device)
     with progress("Reading", total=len(read.examples), unit="records", quiet=options.json) as bar:
         scores = measure(
@@ -394,7 +387,8 @@ def evaluate(
             **options.window(),
         )  # fmt: skip
     if options.json:
-        emit_json({"task": loaded.task, "skipped": read.skipped, **scores.to_json()})
+        facts = {"task": loaded.task, "skipped": read.skipped, "notes": read.notes}
+        emit_json({**facts, **scores.to_json()})
         return
     shared.show(scores)
     shared.tell(scores.reading, read.skipped)

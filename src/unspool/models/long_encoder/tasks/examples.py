@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -89,12 +90,18 @@ def tags_of(
 
     A word that an entity touches belongs to it whole.
 
+    Args:
+        words: Characters of the words, in order and disjoint.
+        entities: Characters and type of each.
+        where: The record, for messages.
+
     Raises:
         InputError: An entity touches no word, or shares one with another entity.
     """
     tags = [OUTSIDE] * len(words)
+    starts, ends = [first for first, _ in words], [last for _, last in words]
     for start, end, label in sorted(entities):
-        touched = [i for i, (first, last) in enumerate(words) if first < end and last > start]
+        touched = range(bisect_right(ends, start), bisect_left(starts, end))
         if not touched:
             raise InputError(f"Record {where!r}: no word lies in characters {start:,} to {end:,}.")
         for i in touched:

@@ -2,8 +2,9 @@
 
 What: files and folders become examples of one task, with labels or, for prediction, without.
 Source: CoNLL-2003 (a word a line, last column its tag, `-DOCSTART-` before a document); SQuAD 1.1
-and 2.0, in which emrQA is distributed for this use; i2b2 2010 (`.txt` beside `.con`); SNLI and
-MedNLI (`sentence1`, `sentence2`, `gold_label`); OpenI-like tables with a 0/1 column a finding.
+and 2.0; SNLI and MedNLI (`sentence1`, `sentence2`, `gold_label`); OpenI and MIMIC-CXR as tables
+with the text in `TXT` and a 0/1 column a finding; releases of i2b2 (see `i2b2`) and emrQA (see
+`emrqa`).
 Differs from their readers: a CoNLL document is one record, not one record a sentence, since the
 point of a long encoder is what stands elsewhere in the record.
 """
@@ -13,12 +14,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unspool.errors import InputError, PathNotFound
+from unspool.errors import ConfigError, InputError, PathNotFound
+from unspool.models.long_encoder.tasks.annotated import Notes
+from unspool.models.long_encoder.tasks.emrqa import parts_of, read_emrqa
 from unspool.models.long_encoder.tasks.examples import (
     Answer,
     Example,
@@ -27,13 +29,13 @@ from unspool.models.long_encoder.tasks.examples import (
     split_words,
     tags_of,
 )
+from unspool.models.long_encoder.tasks.i2b2 import pairs, read_2010, read_xml
 
 CONLL = (".conll", ".bio", ".iob", ".iob2")
 _TABLES = (".csv", ".tsv")
 _LINES = (".jsonl", ".ndjson")
-_CONCEPT = re.compile(r'c="(.*)" (\d+):(\d+) (\d+):(\d+)\|\|t="([^"]*)"')
 
-TEXT = ("text", "context", "premise", "sentence1", "report", "note")
+TEXT = ("text", "txt", "context", "premise", "sentence1", "report", "note")
 SECOND = {"qa": ("question", "query"), "nli": ("hypothesis", "sentence2")}
 LABEL = ("label", "labels", "gold_label", "class")
 
@@ -44,10 +46,18 @@ class Read(NamedTuple):
     examples: list[Example]
     skipped: int
     """Records without consensus (`gold_label` is `-`), which their makers leave out as well."""
+    notes: tuple[str, ...] = ()
+    """What was not read as it stands, a sentence a kind."""
 
 
 def read_examples(
-    task: TaskName, path: str | Path, *, label_fields: Sequence[str] = (), sentences: bool = False
+    task: TaskName,
+    path: str | Path,
+    *,
+    label_fields: Sequence[str] = (),
+    sentences: bool = False,
+    part: str | None = None,
+    paraphrases: bool = False,
 ) -> Read:
     """Records of a task.
 
@@ -56,25 +66,38 @@ def read_examples(
         path: A file, or a folder of CoNLL or i2b2 files.
         label_fields: classify: columns of 0 and 1, one a class, in place of a label.
         sentences: ner: blank lines of a CoNLL file end records, not only documents.
+        part: emrQA: the one part to read, such as medication; None: all.
+        paraphrases: emrQA: read every wording of a question, not only the first.
 
     Raises:
         PathNotFound: The path does not exist.
+        ConfigError: The file has no such part.
         InputError: A record cannot be used; the message names file and line.
     """
     path = Path(path)
     if not path.exists():
         raise PathNotFound(f"There is no file or folder {str(path)!r}. Check the path.")
-    skipped = 0
+    skipped, notes, kind = 0, Notes(), path.suffix.lower()
+    if part is not None and (task != "qa" or kind != ".json"):
+        raise ConfigError(f"part is for emrQA's .json, not for {task} of {path.name}.")
+    whole = _json(path) if kind == ".json" and path.is_file() else None
+    parts = parts_of(whole) if task == "qa" else None
+    if part is not None and parts is None:
+        raise ConfigError(f"{path} is not in the form of emrQA, so it has no part {part!r}.")
     if path.is_dir():
         if task != "ner":
             raise InputError(f"{path} is a folder; {task} reads one file.")
-        found = list(_folder(path, sentences))
-    elif task == "ner" and path.suffix.lower() in CONLL:
+        found = list(_folder(path, sentences, notes))
+    elif task == "ner" and kind in CONLL:
         found = list(_conll(path, path.stem, sentences))
-    elif path.suffix.lower() == ".txt" and task in ("ner", "classify"):
+    elif task == "ner" and kind == ".xml":
+        found = list(read_xml(path, _text, notes))
+    elif kind == ".txt" and task in ("ner", "classify"):
         found = [_plain(task, path)]
+    elif parts is not None:
+        found = list(read_emrqa(parts, path, notes, part=part, paraphrases=paraphrases))
     else:
-        rows = list(_rows(path, task))
+        rows = list(_rows(path, task, whole))
         kept = [row for row in rows if row[1].get("gold_label") != "-"]
         skipped = len(rows) - len(kept)
         found = []
@@ -84,12 +107,18 @@ def read_examples(
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
     if not found:
-        raise InputError(f"{path} holds no records.")
-    return Read(found, skipped)
+        left = "".join(f" {line}." for line in notes.lines())
+        raise InputError(f"{path} holds no records.{left}")
+    return Read(found, skipped, notes.lines())
 
 
 def _plain(task: TaskName, path: Path) -> Example:
-    text = _text(path)
+    try:  # as it stands, so that offsets hold in the file
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}.") from error
+    if not text.strip():
+        raise InputError(f"{path} is empty.")
     return Example(id=path.stem, text=text, words=split_words(text) if task == "ner" else ())
 
 
@@ -100,9 +129,28 @@ def _text(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8: {error}.") from error
 
 
-def _rows(path: Path, task: TaskName) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _json(path: Path) -> Any:
+    """What a .json file holds; None: an object a line, as data sets are often kept."""
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            return None
+        raise InputError(f"{path} is not JSON: {error}.") from error
+
+
+def _rows(path: Path, task: TaskName, whole: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Records of a file, each with the place that a message names."""
-    kind, text = path.suffix.lower(), _text(path)
+    kind = path.suffix.lower()
+    if kind == ".json" and whole is not None:
+        yield from _whole(path, task, whole)
+        return
+    if kind not in (*_TABLES, *_LINES, ".json"):
+        layouts = ".jsonl, .json, .csv, .tsv"
+        if task == "ner":
+            layouts = f"{', '.join(CONLL)}, .jsonl, .json, .xml (i2b2)"
+        raise InputError(f"{path}: {task} reads {layouts}, not {kind or 'a file without suffix'}.")
+    text = _text(path)
     if kind in _TABLES:
         csv.field_size_limit(2**31 - 1)  # a clinical record is longer than the usual limit
         table = csv.DictReader(io.StringIO(text, newline=""), delimiter=",\t"[kind == ".tsv"])
@@ -111,18 +159,13 @@ def _rows(path: Path, task: TaskName) -> Iterator[tuple[str, Mapping[str, Any]]]
                 raise InputError(f"{path}, line {table.line_num}: not as many cells as columns.")
             yield f"{path}, line {table.line_num}", row
         return
-    if kind in _LINES:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
-        return
-    if kind != ".json":
-        layouts = "CoNLL (.conll), .jsonl" if task == "ner" else ".jsonl, .json, .csv, .tsv"
-        raise InputError(f"{path}: {task} reads {layouts}, not {kind or 'a file without suffix'}.")
-    try:
-        whole = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}.") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
+
+
+def _whole(path: Path, task: TaskName, whole: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Records of a .json file that is one value."""
     if task == "qa" and isinstance(whole, dict) and isinstance(whole.get("data"), list):
         yield from _squad(whole["data"], path)
         return
@@ -160,7 +203,8 @@ def _squad(data: Sequence[Any], path: Path) -> Iterator[tuple[str, Mapping[str, 
 def _example(
     task: TaskName, row: Mapping[str, Any], where: str, label_fields: Sequence[str]
 ) -> Example:
-    name = str(row.get("id", row.get("pairID", where.rsplit(", ", 1)[-1])))
+    # a table that pandas wrote has its index in a column without a name
+    name = str(row.get("id") or row.get("pairID") or row.get("") or where.rsplit(", ", 1)[-1])
     if task == "ner":
         return _tagged(row, name)
     text = _string(row, TEXT)
@@ -179,9 +223,10 @@ def _example(
 
 
 def _string(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    spelled = {str(name).lower(): name for name in row}
     for name in names:
-        if name in row:
-            value = row[name]
+        if name in spelled:
+            value = row[spelled[name]]
             if not isinstance(value, str):
                 raise InputError(f"{name} must be a text, got {type(value).__name__}.")
             if not value.strip():
@@ -245,20 +290,29 @@ def _tagged(row: Mapping[str, Any], name: str) -> Example:
     return Example(id=name, text=text, words=spans, labels=tags_of(spans, known, name))
 
 
-def _folder(folder: Path, sentences: bool) -> Iterator[Example]:
+def _folder(folder: Path, sentences: bool, notes: Notes) -> Iterator[Example]:
     concepts = sorted(folder.rglob("*.con"))
-    if not concepts:
-        files = [f for f in sorted(folder.rglob("*")) if f.suffix.lower() in CONLL]
-        if not files:
-            raise InputError(f"{folder} holds neither {', '.join(CONLL)} nor .con files.")
-        for file in files:
-            yield from _conll(file, file.relative_to(folder).with_suffix("").as_posix(), sentences)
+    if concepts:
+        for text, file in pairs(folder, concepts):
+            yield read_2010(text, file, _text, notes)
         return
-    texts = {file.stem: file for file in sorted(folder.rglob("*.txt"))}
-    for file in concepts:
-        if file.stem not in texts:
-            raise InputError(f"{file} has no text: {file.stem}.txt is nowhere under {folder}.")
-        yield _i2b2(texts[file.stem], file)
+    marked = sorted(folder.rglob("*.xml"))
+    seen: dict[str, Path] = {}
+    for file in marked:
+        if file.stem in seen:
+            raise InputError(
+                f"{seen[file.stem]} and {file} have the same name, so a record would be read "
+                "twice. Give a folder with one of them."
+            )
+        seen[file.stem] = file
+        yield from read_xml(file, _text, notes)
+    if marked:
+        return
+    files = [f for f in sorted(folder.rglob("*")) if f.suffix.lower() in CONLL]
+    if not files:
+        raise InputError(f"{folder} holds neither {', '.join(CONLL)} nor .con or .xml files.")
+    for file in files:
+        yield from _conll(file, file.relative_to(folder).with_suffix("").as_posix(), sentences)
 
 
 def _conll(path: Path, name: str, sentences: bool) -> Iterator[Example]:
@@ -288,34 +342,3 @@ def _conll(path: Path, name: str, sentences: bool) -> Iterator[Example]:
             tags.append(cells[-1])
     if words:
         yield made()
-
-
-def _i2b2(text_path: Path, concepts: Path) -> Example:
-    """A record of i2b2 2010: words are what blanks part; entities name line and word."""
-    text = _text(text_path)
-    words: list[tuple[int, int]] = []
-    at: dict[tuple[int, int], int] = {}
-    start = 0
-    for row, line in enumerate(text.split("\n"), 1):
-        for number, match in enumerate(re.finditer(r"\S+", line)):
-            at[row, number] = len(words)
-            words.append((start + match.start(), start + match.end()))
-        start += len(line) + 1
-    entities = []
-    for number, line in enumerate(_text(concepts).splitlines(), 1):
-        if not line.strip():
-            continue
-        concept = _CONCEPT.fullmatch(line.strip())
-        if not concept:
-            raise InputError(f"{concepts}, line {number} is no concept of i2b2: {line!r}.")
-        _, row0, word0, row1, word1, label = concept.groups()
-        first, last = at.get((int(row0), int(word0))), at.get((int(row1), int(word1)))
-        if first is None or last is None:
-            raise InputError(f"{concepts}, line {number}: {text_path.name} has no such word.")
-        entities.append((words[first][0], words[last][1], label))
-    return Example(
-        id=text_path.stem,
-        text=text,
-        words=tuple(words),
-        labels=tags_of(words, entities, text_path.stem),
-    )
