@@ -14,6 +14,8 @@ from unspool._position_table import PositionTable, find_table
 from unspool.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from unspool.positions.rotation import Layout, Rotation
 
 
@@ -128,7 +130,7 @@ def read_facts(model: Any, layout: Layout = "half") -> ModelFacts:
         head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // num_heads),
         hidden_size=int(config.hidden_size),
         dtype=weight.dtype,
-        device=weight.device,
+        device=_device(model, weight),
         rotations=_rotations(rotary_modules, kinds, layout),
         rotary_modules=rotary_modules,
         sliding_window=_sliding_window(config, layers),
@@ -136,6 +138,22 @@ def read_facts(model: Any, layout: Layout = "half") -> ModelFacts:
         rope=_rope(config, kinds),
         table=None if rotary_modules else find_table(model),
     )
+
+
+def _device(model: nn.Module, weight: Tensor) -> Any:
+    """Where inputs go: where the weights lie or, of those that are fetched for each call, are
+    used."""
+    import torch
+
+    if weight.device.type != "meta":
+        return weight.device
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)  # of accelerate, which offloads
+        for each in getattr(hook, "hooks", (hook,)):
+            device = getattr(each, "execution_device", None)
+            if device is not None:
+                return torch.device(device)
+    return weight.device
 
 
 def _sliding_window(config: Any, layers: Sequence[Any]) -> int | None:

@@ -53,6 +53,11 @@ def forward_probe(model: Any, facts: ModelFacts) -> Tensor:
     """Logits of a few tokens, without a cache."""
     import torch
 
+    if facts.device.type == "meta":
+        raise ConfigError(
+            f"{facts.name} has shapes and no weights: it is on the device 'meta'. Load its weights "
+            f"first, as from_pretrained does."
+        )
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (1, _PROBE_TOKENS), generator=generator)
