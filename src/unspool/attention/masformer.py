@@ -142,23 +142,34 @@ class MASFormer(Method):
         """`layer_types` and `sliding_window` of a configuration that plain transformers runs.
 
         Raises:
-            Unsupported: Blocks, or a family whose code has one span for all layers.
+            Unsupported: Blocks, a family whose code has one span for all layers, or one with
+                sliding layers of its own.
         """
         from unspool.errors import Unsupported
 
         if self.kind == "block":
             raise Unsupported(
-                "No configuration says blocks: plain transformers would run every layer in full. "
-                "Use kind=window, or keep the method with the model and extend() it again."
+                "masformer: no configuration says kind=block, so plain transformers would run "
+                "every layer in full. Use kind=window, or keep the method with the model and "
+                "extend() it again."
             )
         if not facts.reads_layer_types:
             raise Unsupported(
-                f"{facts.name} gives all layers one span, so plain transformers would run every "
-                f"layer in full. Families with layer_types (Qwen3, Gemma, SmolLM3) can be exported."
+                f"masformer: {facts.name} gives all layers one span, so plain transformers would "
+                f"run every layer in full. Families with layer_types (Qwen3, SmolLM3) can be "
+                f"exported."
             )
         local = set(facts.pick_layers(self.layers)) - set(
             pick_full(self.full, facts.pick_layers(self.layers), facts.name)
         )
+        if not local:
+            return {}
+        if len(facts.full_layers) < facts.num_layers:
+            raise Unsupported(
+                f"masformer: {facts.name} has sliding layers of its own, and its configuration has "
+                f"one span and one kind of positions for every sliding layer. Keep the method with "
+                f"the model and extend() it again."
+            )
         kinds = [
             "sliding_attention" if layer in local else kind
             for layer, kind in enumerate(facts.layer_types)
