@@ -1,4 +1,8 @@
-"""Which laws each method answers to. A registered method that is not named here fails a test."""
+"""Which laws each method answers to. A registered method that is not named here fails a test.
+
+`LAWS` has every method that runs in a decoder, `EXEMPT` every law that one of them does not answer
+to, and why. A method that fills no layer of a decoder is in `ELSEWHERE`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ class Laws:
     """Works through a cache of this project (False: needs its own entry points)."""
     slow: bool = False
     """Left to the slow tests: another entry runs the same code by default."""
+    trained: bool = False
+    """What it trains is set to random numbers: untrained, it would be the stock model."""
 
 
 BLOCKS = "block_q=8,k_tokens=8,window=8,sink=4,dense_layers=,dense_below=0"
@@ -42,7 +48,11 @@ LAWS: dict[str, Laws] = {
     "masformer-local": Laws(
         "masformer:full=none,block=24", exact_within=48, bounded=True, slow=True
     ),
+    "masformer-window": Laws(
+        "masformer:full=bottom:1,block=48,kind=window", exact_within=48, slow=True
+    ),
     "ntk": Laws("ntk", exact_within=200, slow=True),
+    "ntk-trained": Laws("ntk", exact_within=0, trained=True),
     "streaming-llm": Laws("streaming-llm:window=48,sinks=4", exact_within=48, bounded=True),
     "self-extend": Laws("self-extend:neighbours=48,group=4", exact_within=48),
     "dual-chunk": Laws("dual-chunk:chunk=48,window=64", exact_within=48),
@@ -75,3 +85,43 @@ LAWS: dict[str, Laws] = {
     "rope": Laws("rope:kind=linear,factor=2", exact_within=0),
     "xpos": Laws("xpos", exact_within=0),
 }
+
+_OTHER = "another formula or other positions in place of the stock model's: never the same numbers"
+_GROWS = "keeps every token, so memory grows with the text"
+_BLOCKS = "chooses keys for blocks of queries, so chunks are multiples of its block"
+_CHUNK = "reads each chunk by a recursion of its own: another cut, another approximation"
+
+EXEMPT: dict[str, dict[str, str]] = {
+    "equals the stock model": {
+        "ntk-trained": "a trained prefix is met by every query; untrained, it is the entry ntk",
+        "softplus": _OTHER,
+        "softplus-first-stage": _OTHER,
+        "alibi": _OTHER,
+        "rope": _OTHER,
+        "xpos": _OTHER,
+    },
+    "any chunks": {
+        "infllm": _BLOCKS,
+        "hip": _BLOCKS,
+        "hip-shared": _BLOCKS,
+        "hip-multistage": _BLOCKS,
+        "random-blocks": _BLOCKS,
+        "oracle-top-k": _BLOCKS,
+        "hyper": _CHUNK,
+    },
+    "whole chunks": {"hyper": _CHUNK},
+    "bounded memory": {name: _GROWS for name, laws in LAWS.items() if not laws.bounded},
+}
+"""Of each law, the methods that do not answer to it, and why. The laws that are not here have no
+exceptions. Those exempt from "any chunks" answer to it while nothing is left out, and to "whole
+chunks"; those exempt from "bounded memory" read and count ten windows, or refuse them by name."""
+
+ELSEWHERE: dict[str, str] = {
+    "padding-free": "packs batches of encoders and of training, and keeps no cache",
+    "infini-retri": "shortens the prompt; the model then reads it as it is",
+    "xl3m": "shortens the prompt; the model then reads it as it is",
+    "giraffe-linear": "turns the frequencies of `rope` by another rule",
+    "giraffe-power": "turns the frequencies of `rope` by another rule",
+    "giraffe-truncated": "turns the frequencies of `rope` by another rule",
+}
+"""Registered methods without an entry of their own, and why."""
