@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from unspool.attention.padding_free import (
     varlen_attend,
 )
 from unspool.attention.padding_free.layout import arrange, flat
-from unspool.errors import ConfigError
+from unspool.errors import ConfigError, Unsupported
 
 MASKS = st.integers(1, 5).flatmap(
     lambda columns: st.lists(
@@ -151,10 +152,17 @@ def test_neighbours_have_one_length_and_filling_is_a_sentence_of_its_own() -> No
     layout = arrange(mask, torch.device("cpu"), multiple=8)
     assert layout.lengths == (5, 5, 2, 2, 2)
     assert (layout.tail, layout.tokens, layout.max_seqlen) == (2, 14, 64)
-    assert layout.position_ids.tolist() == [*range(5)] * 2 + [0, 1] * 3
+    assert layout.position_ids.tolist() == [*range(5)] * 2 + [0, 1] * 2 + [0, 0]
     x = torch.randn(5, 6, 3)
     assert layout.pack(x).shape == (1, 16, 3)
     assert torch.equal(layout.unpack(layout.pack(x)), x * mask[..., None])
+    starts = layout.cu_seqlens.tolist()
+    assert starts == [0, 5, 10, 12, 14, 16]
+    indices = torch.cat([layout.indices, torch.tensor([5 * 6, 5 * 6])])
+    standing = dataclasses.replace(layout, indices=indices, tail=0, lengths=(), in_graph=True)
+    assert torch.equal(standing.unpack(layout.pack(x)), x * mask[..., None])
+    with pytest.raises(Unsupported, match="inside a CUDA graph"):
+        varlen_attend(*sentences((16,), 1, 1), standing)
     empty = arrange(torch.zeros(2, 3, dtype=torch.bool), torch.device("cpu"))
     assert (empty.tokens, empty.tail) == (0, 1)
 

@@ -6,18 +6,20 @@ Source: Zhai et al. (2022), "ByteTransformer", section 3.2; transformers' flatte
 (position ids that restart, cumulative lengths as keyword arguments).
 Differs from the released code: packed once for the whole model, not in every layer; the order of
 sentences is free, so it serves the attention.
-Cost: one pass over the mask on the host. Shapes: B sentences, S padded length, T real tokens.
+Cost: one pass over the mask and one copy from the host. Shapes: B sentences, S padded length, T
+real tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unspool.attention.padding_free.packing import boundaries, scatter
+from unspool.attention.padding_free.packing import scatter
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -34,9 +36,12 @@ class Layout:
     indices: Tensor
     """int64 [T]: row in the flattened padded batch."""
     position_ids: Tensor
-    """int64 [T + tail], from 0 in every sentence."""
+    """int64 [T + tail], from 0 in every sentence; 0 in the filling."""
     tail: int
     batch_shape: tuple[int, int]
+    in_graph: bool = False
+    """Stands for any layout of its size while a CUDA graph is captured: lengths are not known, and
+    `indices` send the filling to a row behind the batch."""
 
     @property
     def tokens(self) -> int:
@@ -55,7 +60,8 @@ class Layout:
 
     def unpack(self, x: Tensor) -> Tensor:
         """[1, T + tail, …] -> [B, S, …] with zeros at padding."""
-        return scatter(x[0, : self.tokens], self.indices, self.batch_shape)
+        spare = 1 if self.in_graph else 0
+        return scatter(x[0, : self.tokens], self.indices, self.batch_shape, spare=spare)
 
 
 def arrange(mask: torch.Tensor, device: torch.device, *, multiple: int = 1) -> Layout:
@@ -67,43 +73,71 @@ def arrange(mask: torch.Tensor, device: torch.device, *, multiple: int = 1) -> L
         multiple: Fill the row up to a multiple of this, so that few shapes occur; the longest
             sentence is said to be as long as the next multiple of 64 then.
     """
-    import torch
+    import numpy as np
 
-    lengths = mask.sum(1)
-    order = torch.argsort(lengths, descending=True, stable=True)
-    row, column = mask[order].nonzero(as_tuple=True)
+    host = mask.numpy()
+    rows, columns = host.shape
+    lengths = host.sum(1)
+    order = np.argsort(-lengths, kind="stable")
+    moved = (order - np.arange(rows)) * columns  # from the sorted batch to the batch as it came
+    indices = np.flatnonzero(host[order]) + np.repeat(moved, lengths[order])
     kept = [n for n in lengths[order].tolist() if n]
-    tokens = int(row.shape[0])
+    tokens = len(indices)
     tail = -tokens % multiple if tokens else max(1, multiple)
     if tail:
         kept.append(tail)
     longest = max(kept)
     if multiple > 1:
         longest = -(-longest // 64) * 64
-    return Layout(
-        lengths=tuple(kept),
-        cu_seqlens=boundaries(torch.tensor(kept)).to(device, non_blocking=True),
-        max_seqlen=longest,
-        indices=(order[row] * mask.shape[1] + column).to(device, non_blocking=True),
-        position_ids=count_up(kept).to(device, non_blocking=True),
-        tail=tail,
-        batch_shape=(int(mask.shape[0]), int(mask.shape[1])),
-    )
+    return _placed(indices, kept, longest, tail, (rows, columns), device)
 
 
 def flat(lengths: Sequence[int], device: torch.device) -> Layout:
     """The layout of a row that is packed already: its sentences in their own order."""
-    import torch
+    import numpy as np
 
     kept = [n for n in lengths if n]
+    tokens = sum(kept)
+    return _placed(np.arange(tokens), kept, max(kept), 0, (1, tokens), device)
+
+
+def _placed(
+    indices: np.ndarray[Any, Any],
+    kept: list[int],
+    longest: int,
+    tail: int,
+    batch_shape: tuple[int, int],
+    device: torch.device,
+) -> Layout:
+    """A layout on a device: its three tensors travel as one, from memory that is copied without
+    waiting."""
+    import numpy as np
+    import torch
+
+    sizes = np.array(kept)
+    ends = sizes.cumsum()
+    tokens, total = len(indices), int(ends[-1])
+    numbers = torch.empty(
+        tokens + total + (len(kept) + 2) // 2,
+        dtype=torch.int64,
+        pin_memory=device.type == "cuda",
+    )
+    host = numbers.numpy()
+    host[:tokens] = indices
+    host[tokens : tokens + total] = np.arange(total) - np.repeat(ends - sizes, sizes)
+    host[2 * tokens : tokens + total] = 0  # the filling may be longer than the model has positions
+    starts = host[tokens + total :].view(np.int32)
+    starts[0] = 0
+    starts[1 : len(kept) + 1] = ends
+    there = numbers.to(device, non_blocking=True)
     return Layout(
         lengths=tuple(kept),
-        cu_seqlens=boundaries(torch.tensor(kept)).to(device, non_blocking=True),
-        max_seqlen=max(kept),
-        indices=torch.arange(sum(kept)).to(device, non_blocking=True),
-        position_ids=count_up(kept).to(device, non_blocking=True),
-        tail=0,
-        batch_shape=(1, sum(kept)),
+        cu_seqlens=there[tokens + total :].view(torch.int32)[: len(kept) + 1],
+        max_seqlen=longest,
+        indices=there[:tokens],
+        position_ids=there[tokens : tokens + total],
+        tail=tail,
+        batch_shape=batch_shape,
     )
 
 

@@ -83,12 +83,19 @@ def unpack(packed: Packed, fill: float | int = 0) -> Tensor:
 
 
 def scatter(
-    data: Tensor, indices: Tensor, batch_shape: tuple[int, int], fill: float | int = 0
+    data: Tensor,
+    indices: Tensor,
+    batch_shape: tuple[int, int],
+    fill: float | int = 0,
+    *,
+    spare: int = 0,
 ) -> Tensor:
-    """[T, …] at `indices` of a flattened batch [B, S, …]; `fill` elsewhere."""
+    """[T, …] at `indices` of a flattened batch [B, S, …]; `fill` elsewhere. `spare` rows behind the
+    batch take what belongs nowhere."""
     rows, columns = batch_shape
-    empty = data.new_full((rows * columns, *data.shape[1:]), fill)
-    return empty.index_copy(0, indices, data).reshape(rows, columns, *data.shape[1:])
+    empty = data.new_full((rows * columns + spare, *data.shape[1:]), fill)
+    placed = empty.index_copy_(0, indices, data)[: rows * columns]
+    return placed.reshape(rows, columns, *data.shape[1:])
 
 
 def boundaries(lengths: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from unspool.attention.kernel import attend
 from unspool.attention.padding_free.layout import Layout
 from unspool.attention.spec import Spec
-from unspool.errors import ConfigError
+from unspool.errors import ConfigError, Unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +94,11 @@ def varlen_attend(
         raise ConfigError(f"backend='flash' can't run here: {no_flash}.")
     if backend == "flash" or (backend == "auto" and no_flash is None):
         return _flash(q, k, v, layout, causal, window, scale, dropout)
+    if layout.in_graph:
+        raise Unsupported(
+            f"attention inside a CUDA graph is PyTorch's flash kernel only, and "
+            f"{no_flash or 'backend=' + backend!r}"
+        )
     no_triton = why_not_triton(q, bias, dropout)
     if backend == "triton" and no_triton is not None:
         raise ConfigError(f"backend='triton' can't run here: {no_triton}.")
