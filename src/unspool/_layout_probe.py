@@ -75,11 +75,9 @@ def use_function(model: Any, undo: contextlib.ExitStack) -> None:
     model.set_attn_implementation(NAME)
 
 
-def compile_layers(base: Any, graphs: bool, undo: contextlib.ExitStack) -> None:
+def compile_layers(base: Any, undo: contextlib.ExitStack) -> None:
     """Compile what holds the layers: in one piece if it is a module, else each layer."""
     import torch
-
-    mode = "reduce-overhead" if graphs else None
 
     for child in base.children():
         layers = [m for m in child.modules() if isinstance(m, torch.nn.ModuleList)]
@@ -90,7 +88,7 @@ def compile_layers(base: Any, graphs: bool, undo: contextlib.ExitStack) -> None:
         else:
             continue
         for target in targets:
-            target.forward = torch.compile(target.forward, dynamic=True, mode=mode)
+            target.forward = torch.compile(target.forward, dynamic=True)
             undo.callback(target.__dict__.pop, "forward", None)
 
 
@@ -112,15 +110,20 @@ def main_of(output: Any) -> Any:
     return None
 
 
-def unpack_all(output: Any, layout: Layout, *, only_last: bool = False) -> Any:
-    """Every tensor of packed rows in an output as a padded batch."""
+def unpack_all(
+    output: Any, layout: Layout, *, only_last: bool = False, copied: bool = False
+) -> Any:
+    """Every tensor of packed rows in an output as a padded batch; the others are copied if asked
+    for, as an output of a CUDA graph has to be."""
     import torch
 
     width = int(layout.position_ids.shape[0])
 
     def one(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.ndim >= 3 and value.shape[:2] == (1, width):
-            return layout.unpack(value)
+        if isinstance(value, torch.Tensor):
+            if value.ndim >= 3 and value.shape[:2] == (1, width):
+                return layout.unpack(value)
+            return value.clone() if copied else value
         if isinstance(value, tuple) and not only_last:
             return tuple(one(each) for each in value)
         return value

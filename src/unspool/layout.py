@@ -14,12 +14,14 @@ real tokens, hidden states [1, T, h] inside.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from unspool._dispatch import register
 from unspool._installed import mark_extended
+from unspool._joint import Joint, Watch, join
 from unspool._layout_probe import (
     compile_layers,
     evaluating,
@@ -32,6 +34,7 @@ from unspool._layout_probe import (
     use_function,
 )
 from unspool._packed import KEY, PackedRow, packed
+from unspool._replay import Replays
 from unspool.attention.padding_free.collate import LENGTHS
 from unspool.attention.padding_free.layout import Layout, arrange, flat
 from unspool.attention.padding_free.method import PaddingFree
@@ -77,6 +80,10 @@ class LayoutExtension(Extension):
         self._takes: frozenset[str] = frozenset(inspect.signature(self.base.forward).parameters)
         self._start, self._longest = positions_of(self.base)
         self._counter = Counter()
+        self._nothing: dict[Any, Tensor] = {}
+        self._joints: list[Joint] = []
+        self._watch: Watch | None = None
+        self._replays: Replays | None = None
 
     # ---- the handle
 
@@ -106,7 +113,13 @@ class LayoutExtension(Extension):
             undo.callback(self.base.__dict__.pop, "forward", None)
             self._try(sentences, stock)
             if self.method.compile or self.method.graphs:
-                compile_layers(self.base, self.method.graphs, undo)
+                self._joints = join(self.base, undo)
+                self._watch = Watch(self.base)
+                undo.callback(setattr, self, "_watch", None)
+                compile_layers(self.base, undo)
+            if self.method.graphs:
+                self._replays = Replays(self.base, self._stage is not None)
+                undo.callback(setattr, self, "_replays", None)
             self._counter.reset()
             self._undo = undo.pop_all()
         self._installed = True
@@ -164,11 +177,36 @@ class LayoutExtension(Extension):
                     given.update(given.pop(name, {}))
             layout, is_flat, given = self._pack(given)
             row = PackedRow(layout, self.method.backend, self._met)
+            nothing = self._no_mask(layout.indices.device)
+            if self._watch is not None and self._watch.moved(self._gather) and self._replays:
+                self._replays.forget()
+
+            def run(given: dict[str, Any], row: PackedRow) -> Any:
+                return stock(**given, attention_mask=nothing, **{KEY: row})
+
             with packed(row), self._counter.counting(layout, is_flat):
-                outputs = stock(**given, **{KEY: row})
-                return outputs if is_flat else unpack_all(outputs, layout)
+                if is_flat:
+                    return run(given, row)
+                if self._replays is None:
+                    return unpack_all(run(given, row), layout)
+                finish = functools.partial(unpack_all, layout=layout, copied=True)
+                return self._replays.run(run, given, row, finish)
 
         return forward
+
+    def _gather(self) -> None:
+        for joint in self._joints:
+            joint.gather()
+
+    def _no_mask(self, device: torch.device) -> Tensor:
+        """A mask of four dimensions that says nothing: every mask function hands it on."""
+        import torch
+
+        key = (device, self.base.dtype)
+        if key not in self._nothing:
+            with torch.inference_mode(False):
+                self._nothing[key] = torch.zeros(1, 1, 1, 1, device=device, dtype=key[1])
+        return self._nothing[key]
 
     def _pack(self, given: dict[str, Any]) -> tuple[Layout, bool, dict[str, Any]]:
         """The layout of a call, whether it came packed, and the call's arguments packed."""
@@ -205,9 +243,6 @@ class LayoutExtension(Extension):
                 given[name] = value if is_flat else layout.pack(value)
         if "position_ids" in self._takes and (is_flat or "position_ids" not in given):
             given["position_ids"] = (layout.position_ids + self._start)[None]
-        # Of four dimensions: handed on as it is, by every mask function. It says nothing.
-        nothing = torch.zeros(1, 1, 1, 1, device=shaped.device, dtype=self.base.dtype)
-        given["attention_mask"] = nothing
         return layout, is_flat, given
 
     def _flat(

@@ -35,11 +35,12 @@ class PaddingFree(Method):
     backend: VarlenBackend = "auto"
     """Attention inside sentences: auto, flash, triton, lengths or reference."""
     compile: bool = False
-    """Fuse bias, activation and LayerNorm with torch.compile: for GPUs."""
+    """Fuse bias, activation and LayerNorm with torch.compile, and project queries, keys and values
+    in one product: for GPUs."""
     graphs: bool = False
-    """Compile, and replay CUDA graphs, one a shape: for short batches, where launches cost most."""
+    """Compile, and replay a pass without gradients as one CUDA graph, in float16 or bfloat16."""
     multiple: int | None = None
-    """Fill rows up to a multiple of this many tokens, so that few shapes occur; none: 256 when
+    """Fill rows up to a multiple of this many tokens, so that few shapes occur; none: 128 when
     compiled, else 1."""
 
     def __post_init__(self) -> None:
@@ -54,4 +55,4 @@ class PaddingFree(Method):
     @property
     def fill(self) -> int:
         """Rows are filled up to a multiple of this."""
-        return self.multiple or (256 if self.compile or self.graphs else 1)
+        return self.multiple or (128 if self.compile or self.graphs else 1)
