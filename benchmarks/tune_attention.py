@@ -59,22 +59,29 @@ def runner(name: str, head_dim: int, causal: bool, row: Any, tokens: int) -> Cal
     cut, at = configs.Tiles(*row), (head_dim, causal)
     if name == "forward":
         table, call = configs.DENSE_FORWARD, partial(kernels.dense_forward, q, k, v, spec, scale)
-        return partial(_with, table, at, cut, call)
+        return partial(_with, table, configs.HOPPER_FORWARD, at, cut, call)
     out, lse = kernels.dense_forward(q, k, v, spec, scale)
     facts = row_facts(out, d_out, lse, None)
-    table, kernel = {
-        "dq": (configs.DENSE_DQ, kernels.dense_dq),
-        "dkdv": (configs.DENSE_DKDV, kernels.dense_dkdv),
+    table, first, kernel = {
+        "dq": (configs.DENSE_DQ, configs.HOPPER_DQ, kernels.dense_dq),
+        "dkdv": (configs.DENSE_DKDV, configs.HOPPER_DKDV, kernels.dense_dkdv),
     }[name]
-    return partial(_with, table, at, cut, partial(kernel, q, k, v, d_out, facts, spec, scale))
+    call = partial(kernel, q, k, v, d_out, facts, spec, scale)
+    return partial(_with, table, first, at, cut, call)
 
 
-def _with(table: Any, at: tuple[int, bool], cut: Any, call: Callable[[], object]) -> object:
+def _with(
+    table: Any, first: Any, at: tuple[int, bool], cut: Any, call: Callable[[], object]
+) -> object:
+    """`first` is asked before `table`, where it has a row of that head size."""
     held, table[at] = table[at], cut
+    before = first.pop(at[0], None)
     try:
         return call()
     finally:
         table[at] = held
+        if before is not None:
+            first[at[0]] = before
 
 
 def work(name: str, head_dim: int, causal: bool, tokens: int) -> float:

@@ -69,6 +69,13 @@ def run(ctx: Context) -> Measured:
         f"tiles, {name}": {f"d{d} {'causal' if c else 'full'}": list(t) for (d, c), t in of.items()}
         for name, of in tables.items()
     }
+    roles = {
+        "forward": configs.HOPPER_FORWARD,
+        "dQ": configs.HOPPER_DQ,
+        "dK dV": configs.HOPPER_DKDV,
+    }
+    for name, of in roles.items():
+        facts[f"tiles in roles on Hopper, {name}"] = {f"d{d}": list(t) for d, t in of.items()}
     figures: dict[str, float | int | None] = {}
     for tokens in (TOKENS, SHORT):
         for dim in (64, 128):

@@ -8,10 +8,13 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource
+from triton.experimental.gluon.language import NVMMASharedLayout
 
 from unspool.attention.flash.kernels import (
     dense_backward,
     dense_forward,
+    hopper_forward,
     sparse_backward,
     sparse_forward,
 )
@@ -55,6 +58,25 @@ def build(kernel: Any, constants: dict[str, Any]) -> str:
     return str(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
 
 
+def build_roles(kernel: Any, tiles: dict[str, int], constants: dict[str, Any]) -> str:
+    """The assembly of a kernel in roles; `tiles`: rows of what comes and goes by descriptor."""
+    layout = NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
+    signature, fixed = {}, {}
+    for position, parameter in enumerate(kernel.params):
+        name = parameter.name
+        if parameter.is_constexpr:
+            signature[name], fixed[(position,)] = "constexpr", constants[name]
+        elif name in tiles:
+            signature[name] = f"tensordesc<bf16[1, 1, {tiles[name]}, {constants['D']}],{layout!r}>"
+        elif name in _FLOAT:
+            signature[name] = "*fp32"
+        else:
+            signature[name] = "fp32" if name == "scale" else "i32"
+    source = GluonASTSource(kernel, signature, fixed, {})
+    target = GPUTarget("cuda", 90, 32)
+    return str(triton.compile(source, target=target, options={"num_warps": 4}).asm["ptx"])
+
+
 def main() -> None:
     for described in (True, False):
         band = {**_SIZES, **_BAND, "DESCRIBED": described}
@@ -63,6 +85,21 @@ def main() -> None:
         assert ("cp.async.bulk.tensor" in forward) == described
         build(dense_backward.dense_dq, band)
     build(dense_backward.dense_dkdv, {**band, "DESCRIBED": True, "BACKWARDS": True})
+    for right in (True, False):
+        roles = build_roles(
+            hopper_forward.hopper_forward,
+            {"Q": 64, "K": 128, "V": 128, "OUT": 64},
+            {
+                "D": 128,
+                "BLOCK_M": 128,
+                "BLOCK_N": 128,
+                "STAGES": 2,
+                "RIGHT": right,
+                "TURNS": True,
+            },
+        )
+        assert "setmaxnreg" in roles
+        assert "wgmma.wait_group.sync.aligned 1" in roles  # products run beside the softmax
     for mode, fold in ((0, True), (1, False)):
         build(
             sparse_forward.sparse_forward,

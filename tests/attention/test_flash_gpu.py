@@ -163,9 +163,33 @@ def test_every_candidate(
     monkeypatch: pytest.MonkeyPatch, kernel: str, dim: int, causal: bool, row: tuple[int, ...]
 ) -> None:
     table = configs.DENSE_FORWARD if kernel == "forward" else configs.DENSE_DKDV
+    for first in (configs.HOPPER_FORWARD, configs.HOPPER_DQ, configs.HOPPER_DKDV):
+        monkeypatch.delitem(first, dim, raising=False)
     monkeypatch.setitem(table, (dim, causal), configs.Tiles(*row))
     for queries, keys in ((500, 500), (130, 700), (64, 64)):
         _near(Spec(causal=causal), torch.bfloat16, (1, 4, 2, queries, keys, dim))
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("causal", [True, False])
+def test_kernels_in_roles_beside_those_they_stand_for(
+    monkeypatch: pytest.MonkeyPatch, dim: int, causal: bool
+) -> None:
+    """Many tiles a program, and heads that share keys."""
+    q, k, v = (
+        torch.randn(2, h, 3000, dim, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        for h in (12, 4, 4)
+    )
+    found = []
+    for roles in (True, False):
+        if not roles:
+            for table in (configs.HOPPER_FORWARD, configs.HOPPER_DQ, configs.HOPPER_DKDV):
+                monkeypatch.delitem(table, dim, raising=False)
+        out, lse = attend(q, k, v, spec=Spec(causal=causal), return_lse=True, backend="triton")
+        gradients = torch.autograd.grad((out.float() * 0.5).sum() + lse.sum(), (q, k, v))
+        found.append((out, lse, *gradients))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a.float(), b.float(), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "model", "buffer with room"])

@@ -36,6 +36,16 @@ DENSE_FORWARD: Table = {
     (256, True): Tiles(64, 64, 4, 2),
     (256, False): Tiles(64, 64, 4, 2),
 }
+HOPPER_FORWARD: dict[int, Tiles] = {
+    128: Tiles(128, 128, 4, 2),
+}
+HOPPER_DQ: dict[int, Tiles] = {
+    64: Tiles(128, 128, 4, 3),
+}
+HOPPER_DKDV: dict[int, Tiles] = {
+    64: Tiles(64, 128, 4, 4),
+}
+"""By head size: kernels in roles, with two groups of `warps` that multiply and one that copies."""
 DENSE_DQ: Table = {
     (64, True): Tiles(128, 64, 8, 3),
     (64, False): Tiles(128, 64, 8, 3),

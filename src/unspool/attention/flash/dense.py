@@ -1,7 +1,7 @@
 """Launches of the kernels over a band: everything, causal, or a window.
 
 What: tile sizes by head size, tensor descriptors where the layout allows, forward and both backward
-kernels.
+kernels; on Hopper GPUs those in roles where they are faster.
 Source: as the kernels.
 Differs from them: nothing; a scale here is that of the scores, there times log2(e).
 Cost: tens of microseconds a call. Shapes: as `launch`.
@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unspool.attention.flash.configs import DENSE_DKDV, DENSE_DQ, DENSE_FORWARD, Tiles, tiles
+from unspool.attention.flash import hopper
+from unspool.attention.flash.configs import (
+    DENSE_DKDV,
+    DENSE_DQ,
+    DENSE_FORWARD,
+    HOPPER_FORWARD,
+    Tiles,
+    tiles,
+)
 from unspool.attention.flash.launch import (
     FAR,
     LOG2E,
@@ -55,8 +63,10 @@ def dense_forward(
     """Attention over a band, and its log-sum-exp."""
     from unspool.attention.flash.kernels.dense_forward import dense_forward as kernel
 
-    out, lse = results(q, v)
     band = band_of(spec)
+    if hopper.serves(q, k, v, band=band, table=HOPPER_FORWARD):
+        return hopper.forward(q, k, v, band, scale)
+    out, lse = results(q, v)
     cut = tiles(
         DENSE_FORWARD, max(q.shape[-1], v.shape[-1]), band.RIGHT, q.itemsize, roomy(q.device)
     )
