@@ -138,8 +138,9 @@ def _answers(draw: random.Random, part: str, number: int, settings: Settings) ->
     names = draw.sample(_NAMES, 3)
     numbers = [str(draw.randrange(1000, 9999)) for _ in names]
     words = list(text.words)
-    for name, value in zip(names, numbers, strict=True):
-        at = draw.randrange(len(words))
+    spots = sorted((draw.randrange(len(words)) for _ in names), reverse=True)
+    said = list(zip(names, numbers, strict=True))
+    for at, (name, value) in zip(spots, draw.sample(said, 3), strict=True):  # the last one first
         words[at:at] = f"The number of the {name} is {value} .".split()
     joint = " ".join(words)
     start = joint.index(f"number of the {names[0]} is ") + len(f"number of the {names[0]} is ")
