@@ -110,6 +110,7 @@ EXEMPT: dict[str, dict[str, str]] = {
         "hyper": _CHUNK,
     },
     "whole chunks": {"hyper": _CHUNK},
+    "half precision": {"softplus": "its power of 15 makes fifteen of every rounding of a score"},
     "bounded memory": {name: _GROWS for name, laws in LAWS.items() if not laws.bounded},
 }
 """Of each law, the methods that do not answer to it, and why. The laws that are not here have no
